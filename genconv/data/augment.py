@@ -1,0 +1,36 @@
+"""What happens to a training batch between memory and the model."""
+
+import torch
+from torch import Tensor
+
+from genconv.images import from_uint8
+
+__all__ = ["dequantise", "flip"]
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror every image left to right with probability 1/2.
+
+    Args:
+        images: (N, C, ..., W), any dtype.
+        generator: source of the N coins, on the images' device.
+    """
+    coins = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(coins.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
+
+
+def dequantise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Spread every grey level over its own width, so that the density of images is finite.
+
+    x = from_uint8(u) + (ε - 1/2) / 127.5 with ε uniform in [0, 1) (Theis et al. 2016); rounding
+    with `to_uint8` gives u back, but for float rounding at the very edge of a level.
+
+    Args:
+        images: uint8 (N, C, *space).
+        generator: source of the noise, on the images' device.
+
+    Returns:
+        float32 (N, C, *space) in [-1, 1], up to half a level outside at black and white.
+    """
+    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    return from_uint8(images) + (noise - 0.5) / 127.5

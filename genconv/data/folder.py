@@ -1,0 +1,118 @@
+"""Folders of image files, decoded once and cached."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genconv.data.arrays import read_npz
+from genconv.data.decode import open_image, progress, stack
+from genconv.data.image_set import Images
+from genconv.errors import UserError
+from genconv.files import replacing
+
+__all__ = ["load_folder"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SPLITS = ("train", "val", "valid", "validation", "test")
+# a part of every key: raise it when the same files would decode to other pixels
+CACHE_VERSION = 1
+
+
+def load_folder(
+    folder: str | Path,
+    split: str = "train",
+    *,
+    root: str | Path = "data",
+    size: int | None = None,
+    channels: int | None = None,
+) -> Images:
+    """Load `FOLDER/*.png` without labels, or `FOLDER/CLASS/*.png` with a label for every class.
+
+    Where `FOLDER/SPLIT` exists it takes the place of FOLDER; a folder that is not split is its own
+    "train" and "all". PNG, JPEG, WEBP, BMP, GIF and TIFF are read, in the order of their names, and
+    hidden files passed over. The decoded pixels are cached under `root/cache`, so the next call
+    reads one file.
+
+    Args:
+        folder: where the images lie.
+        split: see above.
+        root: folder of the cache.
+        size: side of the square to crop and resize to; without it all must have one size.
+        channels: 1 or 3; without it grey where every image is grey, otherwise RGB.
+
+    Returns:
+        images (N, C, H, W); labels number the class folders in the order of their names.
+
+    Raises:
+        UserError: there is no such split or no image, a file cannot be decoded, or sizes differ.
+    """
+    base = _base(Path(folder), split)
+    files, labels, classes = _listing(base)
+    key = [CACHE_VERSION, str(base.resolve()), size, channels]
+    for file in files:
+        stat = file.stat()
+        key.append([str(file.relative_to(base)), stat.st_mtime_ns, stat.st_size])
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
+    cache = Path(root) / "cache" / f"{base.resolve().name}-{digest}.npz"
+    images = _cached(cache, len(files))
+    if images is None:
+        named = ((str(file), open_image(file)) for file in files)
+        total = len(files)
+        images = stack(progress(named, total, f"decoding {base}"), total, size, channels)
+        try:
+            with replacing(cache) as part, part.open("wb") as stream:
+                np.savez(stream, images=images.numpy())
+        except OSError as error:
+            raise UserError(f"cannot write {cache}: {error}; choose another root") from error
+    return Images(images, labels, classes)
+
+
+def _base(folder: Path, split: str) -> Path:
+    if (folder / split).is_dir():
+        return folder / split
+    present = [name for name in SPLITS if (folder / name).is_dir()]
+    if present:
+        raise UserError(f"{folder} has no split {split!r}; choose one of {', '.join(present)}")
+    if split not in ("train", "all"):
+        raise UserError(f"{folder} has no subfolder {split!r}; use split 'all' for the whole of it")
+    return folder
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+
+
+def _listing(base: Path) -> tuple[list[Path], Tensor | None, tuple[str, ...] | None]:
+    flat = _images(base)
+    folders = sorted(d for d in base.iterdir() if d.is_dir() and not d.name.startswith("."))
+    groups = [_images(folder) for folder in folders]
+    files = [file for group in groups for file in group]
+    if flat and files:
+        raise UserError(f"{base} has images both beside and inside class folders; choose one")
+    if flat:
+        return flat, None, None
+    if not files:
+        raise UserError(f"{base} has no images ({', '.join(SUFFIXES)})")
+    labels = torch.arange(len(groups)).repeat_interleave(
+        torch.tensor([len(group) for group in groups])
+    )
+    return files, labels, tuple(folder.name for folder in folders)
+
+
+def _cached(cache: Path, n: int) -> Tensor | None:
+    try:
+        images = read_npz(cache, ("images",)).get("images")
+    except UserError:
+        # missing or torn: decoding again is the mend
+        return None
+    if images is None or images.dtype != np.uint8 or images.ndim != 4 or len(images) != n:
+        return None
+    return torch.from_numpy(images)

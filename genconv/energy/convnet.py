@@ -1,0 +1,66 @@
+"""The generative ConvNet: a plain convolutional energy in one to three spatial dimensions."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from genconv.energy.energy import Energy
+
+__all__ = ["GenerativeConvNet"]
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class GenerativeConvNet(Energy):
+    r"""Creates the energy of a plain convolutional network, the same for signals, images and video.
+
+    .. math:: E(x) = \frac{\|x\|^2}{2 s^2} - \sum_u f_u(x)
+
+    where f is a stack of convolutions and u runs over its last map. As nothing but the sum ties it
+    to a size, an energy learnt on small images scores larger ones; every extent only has to be a
+    multiple of the product of the strides.
+
+    Args:
+        channels: C of the input (N, C, *space).
+        dims: number of spatial dimensions, 1 to 3.
+        widths: output channels of each convolution.
+        kernels: kernel size of each convolution, or one for all.
+        strides: stride of each convolution, or one for all.
+        reference: standard deviation s of the Gaussian reference measure; None leaves it out.
+        scale: factor on the network's part, so that fresh weights already move a chain.
+
+    Reference:
+        Xie, Lu, Zhu, Wu: A Theory of Generative ConvNet, 2016, https://arxiv.org/abs/1602.03264
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        dims: int = 2,
+        widths: Sequence[int] = (64, 128, 128),
+        kernels: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        reference: float | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        convolution = CONVOLUTIONS[dims]
+        kernels, strides = (
+            [v] * len(widths) if isinstance(v, int) else v for v in (kernels, strides)
+        )
+        layers: list[nn.Module] = []
+        for inputs, width, kernel, stride in zip(
+            [channels, *widths], widths, kernels, strides, strict=False
+        ):
+            layers += [convolution(inputs, width, kernel, stride, padding=kernel // 2), nn.SiLU()]
+        self.features = nn.Sequential(*layers)
+        self.head = convolution(widths[-1], 1, 1, bias=False)
+        self.reference, self.scale = reference, scale
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the energies (N,) of a batch (N, C, *space)."""
+        responses = self.head(self.features(x)).float()
+        energy = -self.scale * responses.flatten(1).sum(1)
+        if self.reference is not None:
+            energy = energy + x.float().square().flatten(1).sum(1) / (2 * self.reference**2)
+        return energy

@@ -1,0 +1,77 @@
+"""What an energy is, and how one is written down and rebuilt without pickling code."""
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from genconv.errors import UserError
+
+__all__ = ["Energy", "build", "describe"]
+
+
+class Energy(nn.Module, ABC):
+    """Answers how likely x is: `p(x) ∝ exp(-E(x))`, so low energy means likely.
+
+    A subclass implements `forward(x, y=None)`. It takes a batch (N, C, *space), float32 with data
+    in [-1, 1], and class labels (N,) int64 where the energy is conditional; it returns float32
+    energies (N,), each a function of its own row only. The arguments of the constructor must be
+    plain values (numbers, strings, lists, other energies): they are what checkpoints store.
+    """
+
+    arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Energy":
+        self = super().__new__(cls)
+        # Without arguments this is copy or pickle at work, which restore `arguments` themselves.
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+        bound.apply_defaults()
+        object.__setattr__(self, "arguments", dict(list(bound.arguments.items())[1:]))
+        return self
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the energies (N,) of a batch (N, C, *space)."""
+
+
+def describe(energy: Energy) -> dict[str, Any]:
+    """Write an energy down as JSON-able `{"class": ..., "arguments": {...}}`, without weights."""
+    cls = type(energy)
+    arguments = {name: _plain(value) for name, value in energy.arguments.items()}
+    return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": arguments}
+
+
+def build(description: dict[str, Any]) -> Energy:
+    """Rebuild what `describe` wrote down, with fresh weights.
+
+    Only classes that are already imported are found: a file from a stranger can name an energy,
+    but not make Python import one.
+
+    Raises:
+        UserError: the class is not known here, or its arguments have changed.
+    """
+    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(Energy)}
+    name, arguments = description["class"], description["arguments"]
+    if name not in known:
+        raise UserError(f"no energy {name!r} is imported; import the module that defines it first")
+    try:
+        return known[name](**{key: _rebuilt(value) for key, value in arguments.items()})
+    except TypeError as error:
+        raise UserError(f"{name} cannot be built from this checkpoint: {error}") from error
+
+
+def _subclasses(cls: type) -> list[type]:
+    return [cls] + [below for sub in cls.__subclasses__() for below in _subclasses(sub)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Energy):
+        return describe(value)
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _rebuilt(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() == {"class", "arguments"}:
+        return build(value)
+    return [_rebuilt(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,135 @@
+"""A convolutional U-Net that gives an image one number: the potential of energy matching."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genconv.energy.energy import Energy
+
+__all__ = ["UNetEnergy"]
+
+Head = Literal["dot", "l2", "local", "pooled"]
+
+
+class UNetEnergy(Energy):
+    r"""Creates a U-Net potential, purely convolutional and without a notion of time.
+
+    With f(x) the image, or map, that the U-Net makes of x, the heads are
+
+    - `dot`: E(x) = -<x, f(x)>
+    - `l2`: E(x) = ½ |x - f(x)|²
+    - `local`: E(x) = -Σ_u f_u(x), a sum of local energies f_u
+    - `pooled`: E(x) = scale · w · SiLU(mean over u of f_u(x))
+
+    Args:
+        channels: C of the input (N, C, H, W).
+        width: channels at full size.
+        multipliers: width of each level, finest first, in multiples of `width`; each level but
+            the first halves the image.
+        blocks: residual blocks of each level, on the way down and again on the way up.
+        patch: the finest level works on patches of this side; 2 is four times cheaper than 1.
+        head: how the map becomes a number.
+        norm: group normalisation before every activation.
+        scale: factor on the energy of the `pooled` and `local` heads.
+
+    Reference:
+        Energy Matching, https://arxiv.org/abs/2504.10612, whose net also has attention and a
+        transformer head.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        blocks: int = 2,
+        patch: int = 1,
+        head: Head = "dot",
+        norm: bool = True,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.head, self.scale = head, scale
+        widths = [width * m for m in multipliers]
+        self.stem = nn.Conv2d(channels, width, patch + 2, stride=patch, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        skips, h = [width], width
+        for level, w in enumerate(widths):
+            if level:
+                self.down.append(nn.Conv2d(h, h, 3, stride=2, padding=1))
+                skips.append(h)
+            for _ in range(blocks):
+                self.down.append(Block(h, w, norm))
+                skips.append(h := w)
+        self.middle = Block(h, h, norm)
+        for level, w in reversed(list(enumerate(widths))):
+            for _ in range(blocks + 1):
+                self.up.append(Block(h + skips.pop(), w, norm))
+                h = w
+            if level:
+                self.up.append(Double(h))
+        self.last = activated(h, norm)
+        maps = {"dot": channels, "l2": channels, "local": 1, "pooled": 4 * width}[head]
+        self.to_map = nn.Sequential(
+            nn.Conv2d(h, maps * patch**2, 3, padding=1, bias=head != "local"),
+            nn.PixelShuffle(patch),
+        )
+        self.weights = nn.Linear(maps, 1, bias=False) if head == "pooled" else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the energies (N,) of a batch (N, C, H, W)."""
+        h = self.stem(x)
+        skips = [h]
+        for layer in self.down:
+            skips.append(h := layer(h))
+        h = self.middle(h)
+        for layer in self.up:
+            h = layer(h) if isinstance(layer, Double) else layer(torch.cat([h, skips.pop()], 1))
+        f = self.to_map(self.last(h)).float()
+        with torch.autocast(x.device.type, enabled=False):
+            if self.head == "dot":
+                return -(x * f).flatten(1).sum(1)
+            if self.head == "l2":
+                return (x - f).square().flatten(1).sum(1) / 2
+            if self.weights is None:
+                return -self.scale * f.flatten(1).sum(1)
+            return self.scale * self.weights(F.silu(f.flatten(2).mean(2))).squeeze(1)
+
+
+def activated(width: int, norm: bool) -> nn.Sequential:
+    """Return the (normalised) activation that comes before a convolution."""
+    return nn.Sequential(
+        nn.GroupNorm(min(32, width // 4), width) if norm else nn.Identity(), nn.SiLU()
+    )
+
+
+class Block(nn.Module):
+    """Adds to its input two activated convolutions; a fresh block adds nothing."""
+
+    def __init__(self, before: int, width: int, norm: bool) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            activated(before, norm),
+            nn.Conv2d(before, width, 3, padding=1),
+            activated(width, norm),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        nn.init.zeros_(self.branch[-1].weight)
+        self.skip = nn.Identity() if before == width else nn.Conv2d(before, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.branch(x)
+
+
+class Double(nn.Module):
+    """Doubles the image, then smooths it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(F.interpolate(x, scale_factor=2.0))

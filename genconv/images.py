@@ -1,0 +1,67 @@
+"""Images as tensors: float32 in [-1, 1] inside, uint8 at rest, and the pictures people look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genconv.files import replacing
+
+__all__ = ["from_uint8", "grid", "save_gif", "save_png", "to_pil", "to_uint8"]
+
+
+def from_uint8(x: Tensor) -> Tensor:
+    """Map uint8 levels 0..255 to float32 in [-1, 1]; `to_uint8` inverts it exactly."""
+    return x.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Map floats in [-1, 1] to the nearest of 256 levels; values outside saturate."""
+    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def grid(images: Tensor, columns: int | None = None, pad: int = 1, scale: int = 1) -> Tensor:
+    """Tile images, row by row, onto one white canvas.
+
+    Args:
+        images: uint8 (N, C, H, W) with C = 1 or 3.
+        columns: tiles in a row; the squarest grid by default.
+        pad: white pixels between tiles.
+        scale: every pixel becomes a square of this side, so that 8x8 digits can be seen.
+
+    Returns:
+        uint8 (C, H', W').
+    """
+    n, c, h, w = images.shape
+    columns = min(n, columns or round(n**0.5))
+    rows = -(-n // columns)
+    images = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    h, w = h * scale, w * scale
+    canvas = images.new_full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), 255)
+    for i, image in enumerate(images):
+        top, left = pad + (i // columns) * (h + pad), pad + (i % columns) * (w + pad)
+        canvas[:, top : top + h, left : left + w] = image
+    return canvas
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Turn a uint8 (C, H, W) tensor, C = 1 or 3, into a Pillow image."""
+    array = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+
+
+def save_png(path: str | Path, image: Tensor) -> None:
+    """Write a uint8 (C, H, W) tensor as PNG; the file appears whole or not at all."""
+    with replacing(path) as part:
+        to_pil(image).save(part, format="PNG")
+
+
+def save_gif(path: str | Path, frames: Sequence[Tensor], milliseconds: int = 80) -> None:
+    """Write uint8 (C, H, W) frames as an endless GIF; the file appears whole or not at all."""
+    first, *rest = (to_pil(frame) for frame in frames)
+    with replacing(path) as part:
+        first.save(
+            part, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0
+        )

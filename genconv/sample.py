@@ -1,0 +1,237 @@
+"""The sampling command: `python -m genconv.sample runs/digits -n 100 --out digits.png`."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from torch import Tensor
+
+from genconv.checkpoint import Trained, read
+from genconv.errors import UserError, command
+from genconv.files import replacing
+from genconv.images import grid, save_gif, save_png, to_uint8
+
+__all__ = ["Unfinished", "main", "sample", "seeded"]
+
+
+def seeded(seed: int, rows: range, device: torch.device | str = "cpu") -> list[torch.Generator]:
+    """Return one generator for each row, so that image i depends on (seed, i) and nothing else."""
+    states = (np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0] for row in rows)
+    return [torch.Generator(device).manual_seed(int(state)) for state in states]
+
+
+def labels_of(trained: Trained, rows: range, label: int | None = None) -> list[int] | None:
+    """Return the classes of the images with the given numbers: `label`, or each in its turn."""
+    classes = getattr(trained.energy, "classes", None)
+    if not classes:
+        return None
+    return [row % classes if label is None else label for row in rows]
+
+
+def sample(
+    trained: Trained,
+    rows: range,
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    bf16: bool = False,
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Draw the images with the given numbers; the same ones whatever else is drawn beside them.
+
+    Args:
+        trained: energy, chain and shape.
+        rows: numbers of the images; N of them.
+        seed: of all images.
+        label: class of all images; by default the classes of a conditional energy take turns.
+        bf16: compute gradients in bfloat16.
+        callback: see `genconv.sampling.langevin`.
+
+    Returns:
+        uint8 images (N, C, *space), on the CPU.
+    """
+    device = next(trained.energy.parameters()).device
+    generators, chain = seeded(seed, rows, device), trained.chain
+    labels = labels_of(trained, rows, label)
+    y = None if labels is None else torch.tensor(labels, device=device)
+    x = chain.noise(len(rows), trained.shape, generator=generators, device=device)
+    x = chain.run(trained.energy, x, y, generator=generators, callback=callback, bf16=bf16).x
+    return to_uint8(x).cpu()
+
+
+def film(trained: Trained, rows: range, path: Path, seconds: float = 6.0, **how: Any) -> None:
+    """Write a GIF of the chains that lead to the given images; `how` as in `sample`."""
+    frames, every = [], max(1, trained.chain.steps // 75)
+
+    def record(step: int, x: Tensor) -> None:
+        if step % every == 0 or step == trained.chain.steps:
+            frames.append(tiled(to_uint8(x).cpu()))
+
+    sample(trained, rows, callback=record, **how)
+    # the last frame stays, to be looked at
+    save_gif(path, frames + [frames[-1]] * 15, round(1000 * seconds / len(frames)))
+
+
+def tiled(images: Tensor) -> Tensor:
+    """Return a grid of uint8 images (N, C, H, W), each large enough to be seen."""
+    return grid(images, scale=max(1, 48 // images.shape[-1]))
+
+
+class Unfinished:
+    """Images on their way to OUT, kept in the folder OUT.part until all are there.
+
+    A batch counts only once `done` says so, so work that was cut short goes on where it stopped.
+
+    Args:
+        out: where the images will be published.
+        job: all that the images depend on, as plain values.
+        shape: (n, *space, C) of all images.
+
+    Raises:
+        UserError: OUT.part belongs to another job.
+    """
+
+    def __init__(self, out: Path, job: dict[str, Any], shape: tuple[int, ...]) -> None:
+        self.folder = out.with_name(out.name + ".part")
+        self._job, self._images = self.folder / "job.json", self.folder / "images.npy"
+        if self._job.exists():
+            found = json.loads(self._job.read_text())
+            self.done = found.pop("done")
+            if odd := [key for key in job if found.get(key) != job[key]]:
+                raise UserError(
+                    f"{self.folder} was begun with another {odd[0]} ({found.get(odd[0])}, now "
+                    f"{job[odd[0]]}); finish that one first, or delete the folder"
+                )
+            self.images = np.lib.format.open_memmap(self._images, mode="r+")
+        else:
+            self.done = 0
+            self.job = job
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.images = np.lib.format.open_memmap(
+                self._images, mode="w+", dtype=np.uint8, shape=shape
+            )
+            self.mark(0)
+        self.job = job
+
+    def mark(self, done: int) -> None:
+        """Record that the first `done` images are there."""
+        self.images.flush()
+        with replacing(self._job) as part:
+            part.write_text(json.dumps({**self.job, "done": done}))
+        self.done = done
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        del self.images
+        for path in (self._images, self._job):
+            path.unlink()
+        self.folder.rmdir()
+
+
+def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
+    """Write images, uint8 (n, H, W, C), as OUT.npz, as one OUT.png, or as a folder of PNGs."""
+    if out.suffix == ".npz":
+        named = {"images": images} if labels is None else {"images": images, "labels": labels}
+        with replacing(out) as part, part.open("wb") as file:
+            np.savez(file, **named)
+    elif out.suffix == ".png":
+        first = torch.from_numpy(np.ascontiguousarray(images[:1024])).movedim(-1, 1)
+        save_png(out, tiled(first))
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        digits = len(str(len(images) - 1))
+        for i, image in enumerate(images):
+            place = out if labels is None else out / str(labels[i])
+            save_png(place / f"{i:0{digits}d}.png", torch.from_numpy(image.copy()).movedim(-1, 0))
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m genconv.sample", description="Draw images from a trained energy."
+    )
+    parser.add_argument("checkpoint", help="checkpoint, run folder, or exported folder")
+    parser.add_argument("-n", type=int, default=64, help="number of images (64)")
+    parser.add_argument("--out", type=Path, default=Path("samples.png"),
+                        help="FILE.npz (uint8 NHWC `images`), FILE.png (a grid of up to 1024), or "
+                        "a folder of PNGs (samples.png)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) only (0)")
+    parser.add_argument("--label", type=int, help="class of all images, of a conditional energy")
+    parser.add_argument("--steps", type=int, help="Langevin steps (the checkpoint's own)")
+    parser.add_argument("--step-size", type=float, help="step size at the chain's end")
+    parser.add_argument("--temperature", type=float, help="temperature at the chain's end")
+    parser.add_argument("--batch-size", type=int, default=256, help="images at once (256)")
+    parser.add_argument("--precision", choices=["32", "bf16"], default="32", help="of gradients")
+    parser.add_argument("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
+    parser.add_argument("--trajectory", type=Path, help="FILE.gif of the first images' chains")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    return parser.parse_args(args)
+
+
+def check(options: argparse.Namespace, trained: Trained) -> None:
+    """Raise a UserError for what cannot be done."""
+    for name in ("n", "batch_size"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if options.seed < 0 or (options.steps is not None and options.steps < 1):
+        raise UserError("--seed must be at least 0 and --steps at least 1")
+    classes = getattr(trained.energy, "classes", None)
+    if options.label is not None and not 0 <= options.label < (classes or 0):
+        raise UserError(
+            f"--label {options.label}: this energy has "
+            + (f"classes 0 to {classes - 1}" if classes else "no classes")
+        )
+    taken = options.out.exists() and (options.out.is_file() or any(options.out.iterdir()))
+    if taken and not options.overwrite:
+        raise UserError(f"{options.out} exists; choose another --out or add --overwrite")
+    if options.trajectory and options.trajectory.suffix != ".gif":
+        raise UserError(f"--trajectory writes a .gif, not {options.trajectory}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Sample, showing progress, and resume what was cut short."""
+    options = parse(args)
+    trained = read(options.checkpoint, options.device)
+    chain = trained.chain.at(options.steps, options.step_size, options.temperature)
+    trained = replace(trained, chain=chain)
+    check(options, trained)
+    c, *space = trained.shape
+    weights = hashlib.sha256()
+    for weight in trained.energy.state_dict().values():
+        weights.update(weight.cpu().numpy().tobytes())
+    job = {
+        "weights": weights.hexdigest(),
+        "chain": json.loads(json.dumps(chain.to_dict())),
+        "n": options.n,
+        "seed": options.seed,
+        "label": options.label,
+        "precision": options.precision,
+    }
+    work = Unfinished(options.out, job, (options.n, *space, c))
+    how = {"seed": options.seed, "label": options.label, "bf16": options.precision == "bf16"}
+    bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                   console=Console(stderr=True))  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=options.n, completed=work.done)
+        for begin in range(work.done, options.n, options.batch_size):
+            rows = range(begin, min(begin + options.batch_size, options.n))
+            work.images[begin : rows.stop] = sample(trained, rows, **how).movedim(1, -1).numpy()
+            work.mark(rows.stop)
+            bar.update(task, completed=rows.stop)
+    publish(work.images, labels_of(trained, range(options.n), options.label), options.out)
+    work.remove()
+    if options.trajectory is not None:
+        film(trained, range(min(options.n, 64)), options.trajectory, **how)
+    print(f"{options.n} images: {options.out}")
+
+
+if __name__ == "__main__":
+    command(main)

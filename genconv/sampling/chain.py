@@ -1,0 +1,115 @@
+"""A chain's recipe: from what noise it starts, how far it goes, how hot it runs."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genconv.sampling.langevin import Generators, LangevinResult, draw_noise, langevin
+from genconv.sampling.schedule import Knots, schedule
+
+__all__ = ["Chain"]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Describes how images are drawn from an energy; a checkpoint carries the one it was made for.
+
+    Attributes:
+        steps: number of Langevin steps from noise to image.
+        step_size: η, a number or knots (see `schedule`).
+        temperature: T, a number or knots.
+        start: `normal` for standard normal noise, `uniform` for noise in [-1, 1].
+        gradient_clip: bound on every element of the gradient; null for the exact law.
+        clamp: cut the chain into [-1, 1] after every step.
+    """
+
+    steps: int = 100
+    step_size: Knots = 0.01
+    temperature: Knots = 1.0
+    start: Literal["normal", "uniform"] = "normal"
+    gradient_clip: float | None = None
+    clamp: bool = False
+
+    def noise(
+        self,
+        n: int,
+        shape: tuple[int, ...],
+        *,
+        generator: Generators = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Return n starts (n, C, *space); `generator` as in `langevin`."""
+        draw = torch.randn if self.start == "normal" else torch.rand
+        x = draw_noise((n, *shape), generator, draw=draw, device=device)
+        return x if self.start == "normal" else x * 2 - 1
+
+    def run(
+        self,
+        energy: Callable[..., Tensor],
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        project: Callable[[Tensor], Tensor] | None = None,
+        generator: Generators = None,
+        callback: Callable[[int, Tensor], None] | None = None,
+        bf16: bool = False,
+    ) -> LangevinResult:
+        """Run the chain from x; arguments as in `langevin`."""
+        return langevin(
+            energy,
+            x,
+            y,
+            steps=self.steps,
+            step_size=schedule(self.step_size, self.steps),
+            temperature=schedule(self.temperature, self.steps),
+            gradient_clip=self.gradient_clip,
+            clamp=(-1.0, 1.0) if self.clamp else None,
+            project=project,
+            generator=generator,
+            callback=callback,
+            bf16=bf16,
+        )
+
+    def continued(self, steps: int) -> "Chain":
+        """Return the chain that goes on for so many steps where this one ends."""
+        return replace(
+            self, steps=steps, step_size=_last(self.step_size), temperature=_last(self.temperature)
+        )
+
+    def at(
+        self,
+        steps: int | None = None,
+        step_size: float | None = None,
+        temperature: float | None = None,
+    ) -> "Chain":
+        """Return this chain longer, coarser or hotter.
+
+        A longer chain goes on at the last values of its schedules. A schedule that is to end at
+        another value keeps its form.
+        """
+        return replace(
+            self,
+            steps=self.steps if steps is None else steps,
+            step_size=_ending(self.step_size, step_size),
+            temperature=_ending(self.temperature, temperature),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, from which `Chain(**values)` rebuilds it."""
+        return asdict(self)
+
+
+def _last(knots: Knots) -> float:
+    return knots[-1][1] if isinstance(knots, list | tuple) else knots
+
+
+def _ending(knots: Knots, value: float | None) -> Knots:
+    last = _last(knots)
+    if value is None or value == last:
+        return knots
+    if last == 0 or not isinstance(knots, list | tuple):
+        return value
+    return [(step, v * value / last) for step, v in knots]

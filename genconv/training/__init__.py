@@ -1,0 +1,18 @@
+"""LightningModules, one objective a file, and the callbacks that watch them."""
+
+from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
+from genconv.training.contrastive import ContrastiveDivergence
+from genconv.training.energy_matching import EnergyMatching
+from genconv.training.module import EnergyModule
+from genconv.training.progress import UpdateBar
+
+__all__ = [
+    "EMA",
+    "ContrastiveDivergence",
+    "EnergyMatching",
+    "EnergyModule",
+    "SampleGrid",
+    "SaveLast",
+    "UpdateBar",
+    "WholeCheckpointIO",
+]

@@ -1,0 +1,155 @@
+"""What watches a run: weight averaging, pictures, and checkpoints that can be trusted."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
+from torch import Tensor
+
+from genconv.files import replacing
+from genconv.images import grid, save_png, to_uint8
+from genconv.training.module import EnergyModule
+
+__all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO"]
+
+
+class EMA(WeightAveraging):
+    """Keeps an exponential moving average of the weights; checkpoints carry it as `state_dict`.
+
+    Early on the decay is (1 + n) / (10 + n) after n updates, so that fresh weights are forgotten.
+
+    Args:
+        decay: share of the average that an update keeps.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        def average(averages: list[Tensor], weights: list[Tensor], n: Tensor | int) -> None:
+            n = int(n)
+            keep = min(decay, (1 + n) / (10 + n))
+            torch._foreach_lerp_(averages, weights, 1 - keep)
+
+        # buffers, such as the vectors of spectral norm, are copied and not averaged
+        super().__init__(multi_avg_fn=torch.no_grad()(average), use_buffers=False)
+
+    @contextmanager
+    def averaged(self, module: pl.LightningModule) -> Iterator[None]:
+        """Give the module its averaged weights for a while."""
+        self._swap_models(module)
+        try:
+            yield
+        finally:
+            self._swap_models(module)
+
+
+class SampleGrid(pl.Callback):
+    """Draws images from noise with the averaged weights, always from the same seed.
+
+    They lie in `samples/` of the run's folder.
+
+    Args:
+        every: updates between two grids; there is also one at the end. 0 draws none.
+        n: images in a grid.
+        columns: images in a row; the squarest grid by default.
+        scale: side of the square that a pixel becomes.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        every: int = 1000,
+        n: int = 64,
+        columns: int | None = None,
+        scale: int = 2,
+        seed: int = 0,
+    ) -> None:
+        self.every, self.n, self.columns, self.scale, self.seed = every, n, columns, scale, seed
+
+    @pl.utilities.rank_zero_only
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.every and (step % self.every == 0 or step == trainer.max_steps):
+            shape = tuple(batch[0].shape[1:])
+            generator = torch.Generator(module.device).manual_seed(self.seed)
+            with _averaged(trainer, module):
+                images = to_uint8(module.sample(self.n, shape, generator)).cpu()
+            picture = grid(images, self.columns, scale=self.scale)
+            save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
+
+
+class SaveLast(Checkpoint):
+    """Writes `checkpoints/last.ckpt` into the run's folder; Ctrl-C and SIGTERM wait for it.
+
+    After a signal the update under way is finished, saved and the run ends; a second signal ends
+    it at once.
+
+    Args:
+        every: updates between two checkpoints; the last update is always saved.
+        milestones: updates between checkpoints that are kept, as `step_N.ckpt`; null keeps none.
+    """
+
+    def __init__(self, every: int = 1000, milestones: int | None = None) -> None:
+        self.every, self.milestones = every, milestones
+        self.signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.signal, trainer.should_stop = number, True
+            signal.signal(number, self._handlers[number])
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, stop)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step, folder = trainer.global_step, Path(trainer.default_root_dir, "checkpoints")
+        ending = step == trainer.max_steps or trainer.should_stop
+        if self.milestones and step % self.milestones == 0:
+            trainer.save_checkpoint(folder / f"step_{step:07d}.ckpt")
+        if step % self.every == 0 or ending:
+            trainer.save_checkpoint(folder / "last.ckpt")
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads tensors and plain values only."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write beside `path`, sync, rename; raise if that fails."""
+        with replacing(path) as part:
+            torch.save(checkpoint, part)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; never run code from it, whatever `weights_only` says."""
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+@contextmanager
+def _averaged(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]
+    if not averages:
+        yield
+        return
+    with averages[0].averaged(module):
+        yield

@@ -1,0 +1,139 @@
+"""Contrastive divergence: lower the energy of data, raise that of the model's own samples."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genconv.energy import Energy
+from genconv.sampling import Chain, Knots, draw_noise, frozen, value_at
+from genconv.training.augment import augment
+from genconv.training.module import EnergyModule
+
+__all__ = ["ContrastiveDivergence", "energy_pair", "entropy", "last_step"]
+
+
+class ContrastiveDivergence(EnergyModule):
+    r"""Creates (persistent) contrastive divergence, the literal recipe of generative ConvNets.
+
+    .. math:: L = E(x^+) - E(x^-) + α\,(E(x^+)^2 + E(x^-)^2)
+
+    The negatives x⁻ are ends of k Langevin steps that start from `buffer` (persistent CD), `noise`
+    (short-run MCMC) or `data` (CD-k). Improved CD adds `kl` times the gradient through the sampler,
+    which CD neglects, and `entropy` times an estimate of the samples' entropy, which spreads them.
+
+    Args:
+        energy: the energy to be taught.
+        chain: how images are drawn from it, starting from noise.
+        start: where the chains of an update begin.
+        k: Langevin steps of each update.
+        alpha: α, weight of the squared energies, which keeps them near 0.
+        noise: standard deviation of Gaussian noise added to the data.
+        kl: weight of the gradient through the last Langevin step.
+        entropy: weight of the entropy estimate.
+        augment: flip, shift, scale and recolour the images that chains resume from the buffer.
+        buffer_size: number of chains in the replay buffer.
+        restart: share of the chains that begin anew at each update.
+        lr: learning rate of Adam, a number or (update, value) knots.
+        betas: decay rates of Adam's moments.
+        bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
+        seed: of the chains and the buffer.
+
+    References:
+        Du, Mordatch: https://arxiv.org/abs/1903.08689; Nijkamp et al. (short-run):
+        https://arxiv.org/abs/1904.09770; Du et al. (improved CD): https://arxiv.org/abs/2012.01316
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        chain: Chain = Chain(  # noqa: B008 - frozen
+            steps=1000, step_size=10.0, temperature=1.25e-6, start="uniform", clamp=True
+        ),
+        start: Literal["buffer", "noise", "data"] = "buffer",
+        k: int = 60,
+        alpha: float = 1.0,
+        noise: float = 0.0,
+        kl: float = 0.0,
+        entropy: float = 0.0,
+        augment: bool = False,
+        buffer_size: int = 10_000,
+        restart: float = 0.05,
+        lr: Knots = 1e-4,
+        betas: tuple[float, float] = (0.0, 0.999),
+        bf16_chains: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            energy, chain, k, buffer_size, restart, False, lr, betas, bf16_chains, seed
+        )
+        self.start, self.alpha, self.noise = start, alpha, noise
+        self.kl, self.entropy, self.augment = kl, entropy, augment
+
+    def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
+        x, y = batch
+        y = y if self.classes else None
+        if self.noise:
+            x = x + self.noise * draw_noise(x.shape, self.generator, device=x.device)
+        negative = self._negatives(x, y)
+        e_data, e_chains = energy_pair(self.energy, x, negative, y)
+        gap = e_data.mean() - e_chains.mean()
+        loss = gap + self.alpha * (e_data.square().mean() + e_chains.square().mean())
+        if self.kl or self.entropy:
+            moved = last_step(self.energy, negative, y, value_at(self.chain.step_size, self.k))
+            with frozen(self.energy):
+                energies = self.energy(moved) if y is None else self.energy(moved, y)
+            loss = loss + self.kl * energies.mean() - self.entropy * entropy(moved, negative)
+        self.log("loss", loss)
+        self.log_energies(e_data, e_chains)
+        return loss
+
+    def _negatives(self, x: Tensor, y: Tensor | None) -> Tensor:
+        if self.start == "buffer":
+            recolour = (lambda z: augment(z, self.generator)) if self.augment else None
+            return self.negatives(x, y, recolour)
+        if self.start == "data":
+            return self.advance(x, y)
+        shape = tuple(x.shape[1:])
+        noise = self.chain.noise(len(x), shape, generator=self.generator, device=x.device)
+        return self.advance(noise, y)
+
+
+def energy_pair(
+    energy: Energy, data: Tensor, chains: Tensor, y: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the energies (N,) of data and (M,) of chains, found in one pass.
+
+    Args:
+        energy: asked for both.
+        data: (N, C, *space).
+        chains: (M, C, *space).
+        y: (N,) classes of the data, and of the chains, which are then as many.
+    """
+    both = torch.cat([data, chains])
+    energies = energy(both) if y is None else energy(both, torch.cat([y, y]))
+    return energies[: len(data)], energies[len(data) :]
+
+
+def last_step(energy: Energy, x: Tensor, y: Tensor | None, step_size: float) -> Tensor:
+    """Take a noiseless Langevin step from x whose end still depends on the energy's parameters."""
+    x = x.detach().requires_grad_()
+    energies = energy(x) if y is None else energy(x, y)
+    (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=True)
+    return x - step_size * gradient
+
+
+def entropy(x: Tensor, others: Tensor) -> Tensor:
+    """Estimate an entropy, up to constants, by the mean log distance to the nearest neighbour.
+
+    Args:
+        x: (N, C, *space), which gets the gradient.
+        others: (N, C, *space) the same samples as neighbours; row i is not its own.
+
+    Reference:
+        Kozachenko, Leonenko: Sample estimate of the entropy of a random vector, 1987
+    """
+    distance = torch.cdist(x.flatten(1), others.detach().flatten(1))
+    own = torch.eye(len(x), dtype=torch.bool, device=x.device)
+    nearest = distance.masked_fill(own, torch.inf).amin(1)
+    return nearest.clamp_min(1e-6).log().mean()

@@ -1,0 +1,123 @@
+"""Energy matching: first learn the way from noise to data, then the energy around the data."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genconv.energy import Energy
+from genconv.sampling import Chain, Knots, draw_noise
+from genconv.training.contrastive import energy_pair
+from genconv.training.module import EnergyModule
+
+__all__ = ["EnergyMatching", "pair_by_transport", "transport_loss"]
+
+
+class EnergyMatching(EnergyModule):
+    r"""Creates energy matching with negatives from a replay buffer.
+
+    The transport phase teaches -∇E to point from noise x₀ to data x₁ everywhere on the straight
+    lines between them, without any chain:
+
+    .. math:: L = \|∇E(x_t) + x_1 - x_0\|^2, \quad x_t = (1-t)\,x_0 + t\,x_1, \quad t \sim U(0, 1)
+
+    After `transport_updates` of these the contrastive phase adds λ (E(x⁺) - E(x⁻)), whose negatives
+    are chains at the temperature ε with which the chain ends: near the data the energy comes to
+    describe p(x) ∝ exp(-E(x)/ε), and long chains stay there.
+
+    Args:
+        energy: the energy to be taught.
+        chain: how images are drawn, from noise at step 0; after 1 / step_size steps the transport
+            has arrived.
+        transport_updates: updates of the first phase.
+        weight: λ of the contrastive phase.
+        floor: lower bound on λ (E⁺ - E⁻), below which it teaches nothing; null for none.
+        trim: share of the negatives, those of highest energy, that is left out.
+        coupling: `independent` noise, or noise paired with the data of its batch by optimal
+            `transport`, which straightens the way.
+        k: Langevin steps of each update.
+        buffer_size: number of chains in the replay buffer.
+        restart: share of the chains that begin anew at each update, with the whole way from noise.
+        lr: learning rate of Adam, a number or (update, value) knots.
+        betas: decay rates of Adam's moments.
+        bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
+        seed: of the chains and the buffer.
+
+    Reference:
+        Balcerak et al.: Energy Matching, https://arxiv.org/abs/2504.10612, which runs fresh chains
+        of 200 steps where this continues those of a buffer.
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        chain: Chain = Chain(  # noqa: B008 - frozen
+            steps=150, step_size=0.01, temperature=[(75, 0.0), (100, 0.01)]
+        ),
+        transport_updates: int = 15_000,
+        weight: float = 1e-3,
+        floor: float | None = None,
+        trim: float = 0.0,
+        coupling: Literal["independent", "transport"] = "independent",
+        k: int = 20,
+        buffer_size: int = 8192,
+        restart: float = 0.05,
+        lr: Knots = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        bf16_chains: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(energy, chain, k, buffer_size, restart, True, lr, betas, bf16_chains, seed)
+        self.transport_updates = transport_updates
+        self.weight, self.floor, self.trim, self.coupling = weight, floor, trim, coupling
+
+    def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
+        x, _ = batch
+        noise = draw_noise(x.shape, self.generator, device=x.device)
+        if self.coupling == "transport":
+            noise = pair_by_transport(noise, x)
+        t = draw_noise((len(x),), self.generator, draw=torch.rand, device=x.device)
+        loss = transport_loss(self.energy, noise, x, t)
+        self.log("loss/transport", loss, prog_bar=True)
+        if self.global_step >= self.transport_updates:
+            loss = loss + self._contrastive(x)
+        self.log("loss", loss)
+        return loss
+
+    def _contrastive(self, x: Tensor) -> Tensor:
+        e_data, e_chains = energy_pair(self.energy, x, self.negatives(x, None))
+        self.log_energies(e_data, e_chains)
+        if self.trim:
+            e_chains = e_chains.sort().values[: round(len(x) * (1 - self.trim))]
+        loss = self.weight * (e_data.mean() - e_chains.mean())
+        return loss if self.floor is None else loss.clamp_min(self.floor)
+
+
+def transport_loss(energy: Callable[[Tensor], Tensor], x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+    """Return the mean squared error, per pixel, of -∇E(x_t) as the velocity x1 - x0.
+
+    Args:
+        energy: differentiable twice.
+        x0: (N, C, *space) noise.
+        x1: (N, C, *space) data.
+        t: (N,) times in [0, 1].
+    """
+    t = t.view(-1, *[1] * (x0.ndim - 1))
+    with torch.enable_grad():
+        x = ((1 - t) * x0 + t * x1).requires_grad_()
+        (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
+    return (gradient + x1 - x0).square().mean()
+
+
+def pair_by_transport(x0: Tensor, x1: Tensor) -> Tensor:
+    """Reorder x0 so that Σ|x0_i - x1_i|² is least: minibatch optimal transport.
+
+    Reference:
+        Tong et al.: Improving and Generalizing Flow-Based Models, https://arxiv.org/abs/2302.00482
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    cost = torch.cdist(x1.flatten(1), x0.flatten(1)).square()
+    _, order = linear_sum_assignment(cost.cpu().numpy())
+    return x0[torch.as_tensor(order, device=x0.device)]

@@ -1,0 +1,187 @@
+"""What all objectives share: an energy, its chains, and all that a resumed run needs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from genconv.checkpoint import Trained
+from genconv.energy import Energy
+from genconv.sampling import Chain, Knots, LangevinResult, ReplayBuffer, value_at
+from genconv.training import distributed
+
+__all__ = ["EnergyModule"]
+
+
+class EnergyModule(pl.LightningModule):
+    """Creates the part of training that does not depend on the objective.
+
+    A subclass implements `training_step`; `negatives` gives it samples of the model.
+
+    Args:
+        energy: the energy to be taught.
+        chain: how images are drawn from it, starting from noise.
+        k: Langevin steps of each update, at the chain's last step size and temperature.
+        buffer_size: number of chains in the replay buffer.
+        restart: share of the chains that begin anew at each update.
+        settle: run a new chain to its end before it enters the buffer, not enter it as noise.
+        lr: learning rate of Adam, a number or (update, value) knots.
+        betas: decay rates of Adam's moments.
+        bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
+        seed: of the chains and the buffer.
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        chain: Chain,
+        k: int,
+        buffer_size: int,
+        restart: float,
+        settle: bool,
+        lr: Knots,
+        betas: tuple[float, float],
+        bf16_chains: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.energy, self.chain, self.k = energy, chain, k
+        self.buffer_size, self.restart, self.settle = buffer_size, restart, settle
+        self.lr, self.betas = lr, betas
+        self.bf16_chains, self.seed = bf16_chains, seed
+        self.shape: tuple[int, ...] | None = None
+        # Both come to be in training, on its device, and not here: weight averaging copies the
+        # module before it starts, and the copy has no use for chains.
+        self.buffer: ReplayBuffer | None = None
+        self.generator: torch.Generator | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of a conditional energy."""
+        return getattr(self.energy, "classes", None)
+
+    def sample(
+        self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw n images (n, C, *space) by the chain, from noise; classes take turns."""
+        y = torch.arange(n, device=self.device) % self.classes if self.classes else None
+        x = self.chain.noise(n, shape, generator=generator, device=self.device)
+        return self.chain.run(self.energy, x, y, generator=generator, bf16=self.bf16_chains).x
+
+    def negatives(
+        self, x: Tensor, y: Tensor | None, augment: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Continue as many chains from the buffer as there are images, and put them back.
+
+        Args:
+            x: (N, C, *space) data, of which only the shape matters.
+            y: (N,) labels; a conditional energy gets chains of the same classes.
+            augment: changes the images from which chains resume.
+
+        Returns:
+            The chains' ends (N, C, *space).
+        """
+        shape = tuple(x.shape[1:])
+        buffer = self._buffer(shape)
+        draw = buffer.draw(len(x), y if self.classes else None)
+        start = draw.x if augment is None else augment(draw.x)
+        if draw.fresh:
+            labels = draw.y[: draw.fresh] if draw.y is not None else None
+            start[: draw.fresh] = self._new_chains(draw.fresh, shape, labels)
+        end = self.advance(start, draw.y)
+        buffer.write(draw, end)
+        age = buffer.age.float()
+        self.log_dict({"buffer/age": age.mean(), "buffer/oldest": age.max()})
+        return end
+
+    def advance(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Run the k Langevin steps of an update from x (N, C, *space), and log how they went."""
+        end, info = self._run(self.chain.continued(self.k), x, y)
+        self.log_dict(
+            {
+                "chain/gradient": info.gradient.mean(),
+                "chain/movement": info.movement.mean(),
+                # a chain that sits at the walls of the range has left the data
+                "chain/saturated": (end.abs() >= 1).float().mean(),
+            }
+        )
+        return end
+
+    def log_energies(self, data: Tensor, chains: Tensor) -> None:
+        """Log the mean energies of data and chains, and their gap in standard deviations too."""
+        gap = data.mean() - chains.mean()
+        self.log_dict(
+            {
+                "energy/data": data.mean(),
+                "energy/chains": chains.mean(),
+                "energy/gap": gap,
+                "energy/gap_std": gap / data.std().clamp_min(1e-12),
+            }
+        )
+        self.log("gap", gap, prog_bar=True, logger=False)
+
+    def _run(self, chain: Chain, x: Tensor, y: Tensor | None) -> LangevinResult:
+        y = y if self.classes else None
+        return chain.run(self.energy, x, y, generator=self.generator, bf16=self.bf16_chains)
+
+    def _new_chains(self, n: int, shape: tuple[int, ...], y: Tensor | None) -> Tensor:
+        x = self.chain.noise(n, shape, generator=self.generator, device=self.device)
+        return self._run(self.chain, x, y).x if self.settle else x
+
+    def _buffer(self, shape: tuple[int, ...]) -> ReplayBuffer:
+        if self.buffer is None:
+            self.buffer = ReplayBuffer(
+                self.buffer_size,
+                shape,
+                restart=self.restart,
+                classes=self.classes,
+                seed=self.seed + self.global_rank,
+                device=self.device,
+            )
+            self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))
+        return self.buffer
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        # The schedule holds the rate itself, so the optimiser's own is 1.
+        optimizer = torch.optim.Adam(self.energy.parameters(), lr=1.0, betas=self.betas, fused=True)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: value_at(self.lr, i))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for p in self.energy.parameters() if p.grad is not None]
+        self.log("gradient", torch.nn.utils.get_total_norm(gradients))
+
+    def on_fit_start(self) -> None:
+        self.generator = torch.Generator(self.device).manual_seed(self.seed + self.global_rank)
+        if self._resumed is not None:
+            if self._resumed["buffer"] is not None:
+                self.buffer = ReplayBuffer.from_state_dict(self._resumed["buffer"], self.device)
+            self.generator.set_state(self._resumed["generator"].cpu())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.shape = tuple(batch[0].shape[1:])
+        # Only now: the loader's iterator has just drawn from the global generator.
+        if self._resumed is not None:
+            distributed.set_rng_state(self._resumed["rng"])
+            self._resumed = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what Lightning does not: every rank's chains and random number generators."""
+        trained = Trained(self.energy, self.chain, self.shape or (), self.global_step)
+        checkpoint["genconv"] = trained.card()
+        checkpoint["chains"] = distributed.gather(
+            {
+                "buffer": self.buffer.state_dict() if self.buffer is not None else None,
+                "generator": self.generator.get_state() if self.generator is not None else None,
+                "rng": distributed.rng_state(),
+            }
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._resumed = distributed.own_share(checkpoint["chains"])
