@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from genconv.energy.energy import Energy
+from genconv.energy.energy import Energy, widen
 
 __all__ = ["GenerativeConvNet"]
 
@@ -59,8 +59,8 @@ class GenerativeConvNet(Energy):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the energies (N,) of a batch (N, C, *space)."""
-        responses = self.head(self.features(x)).float()
+        responses = widen(self.head(self.features(x)))
         energy = -self.scale * responses.flatten(1).sum(1)
         if self.reference is not None:
-            energy = energy + x.float().square().flatten(1).sum(1) / (2 * self.reference**2)
+            energy = energy + widen(x).square().flatten(1).sum(1) / (2 * self.reference**2)
         return energy

@@ -4,11 +4,12 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from genconv.errors import UserError
 
-__all__ = ["Energy", "build", "describe"]
+__all__ = ["Energy", "build", "describe", "widen"]
 
 
 class Energy(nn.Module, ABC):
@@ -59,6 +60,11 @@ def build(description: dict[str, Any]) -> Energy:
         return known[name](**{key: _rebuilt(value) for key, value in arguments.items()})
     except TypeError as error:
         raise UserError(f"{name} cannot be built from this checkpoint: {error}") from error
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return x in float32 at least: sums over pixels lose their digits in bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _subclasses(cls: type) -> list[type]:

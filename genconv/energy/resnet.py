@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genconv.energy.energy import Energy
+from genconv.energy.energy import Energy, widen
 
 __all__ = ["ResNetEnergy"]
 
@@ -56,7 +56,7 @@ class ResNetEnergy(Energy):
         h = F.leaky_relu(self.stem(x), 0.2)
         for block in self.blocks:
             h = block(h, y)
-        h = F.relu(h).float().flatten(2).sum(2)
+        h = widen(F.relu(h)).flatten(2).sum(2)
         with torch.autocast(x.device.type, enabled=False):
             return self.head(h).squeeze(1)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genconv.energy.energy import Energy
+from genconv.energy.energy import Energy, widen
 
 __all__ = ["UNetEnergy"]
 
@@ -88,7 +88,7 @@ class UNetEnergy(Energy):
         h = self.middle(h)
         for layer in self.up:
             h = layer(h) if isinstance(layer, Double) else layer(torch.cat([h, skips.pop()], 1))
-        f = self.to_map(self.last(h)).float()
+        f = widen(self.to_map(self.last(h)))
         with torch.autocast(x.device.type, enabled=False):
             if self.head == "dot":
                 return -(x * f).flatten(1).sum(1)

@@ -95,12 +95,13 @@ class ReplayBuffer:
             ValueError: more chains are wanted than a buffer of this capacity can lend.
         """
         device, kinds = self.images.device, self.classes or 1
+        share = len(self) // kinds
+        # Labels are not looked at, which would wait for the device: they might all be one class.
+        if (n if y is not None else -(-n // kinds)) > share:
+            raise ValueError(f"a buffer of {len(self)} chains cannot lend {n} at once")
         if y is None:
             # Counting up shares the classes out evenly, and needs no look at the device.
             y = torch.arange(self.drawn, self.drawn + n, device=device) % kinds
-        share = len(self) // kinds
-        if (n if kinds == 1 else -(-n // kinds)) > share:
-            raise ValueError(f"a buffer of {len(self)} chains cannot lend {n} at once")
         # Rank within its class times the number of classes: distinct slots without a search.
         order = torch.randperm(share, generator=self.generator, device=device)
         member = torch.nn.functional.one_hot(y, kinds)

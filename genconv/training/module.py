@@ -146,7 +146,10 @@ class EnergyModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         # The schedule holds the rate itself, so the optimiser's own is 1.
-        optimizer = torch.optim.Adam(self.energy.parameters(), lr=1.0, betas=self.betas, fused=True)
+        # Not fused: Lightning will not clip the gradients of an optimiser that may unscale them.
+        optimizer = torch.optim.Adam(
+            self.energy.parameters(), lr=1.0, betas=self.betas, foreach=True
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: value_at(self.lr, i))
         return {
             "optimizer": optimizer,

@@ -1,0 +1,105 @@
+"""From images to the features and logits that every quality number is a function of."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from genconv.errors import UserError
+from genconv.eval.classifier import SmallClassifier
+from genconv.eval.progress import progress
+from genconv.sampling.langevin import frozen
+
+__all__ = ["Extractor", "Features", "extract", "load_extractor"]
+
+Extractor = Callable[[Tensor], Tensor | tuple[Tensor, Tensor | None]]
+
+
+class Features(NamedTuple):
+    """What an extractor saw: float64 `features` (N, D) and `logits` (N, K) or None, on the CPU."""
+
+    features: Tensor
+    logits: Tensor | None
+
+
+def extract(
+    extractor: Extractor,
+    images: Tensor,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Features:
+    """Show images to a network, batch by batch, in eval mode and without gradients.
+
+    Every image is seen on its own, so `batch_size` is a matter of memory and speed alone, up to
+    float32 rounding. Floats are refused rather than rounded: papers' numbers are those of images
+    as they are stored, and truncating in place of rounding shifts 63 of 256 grey levels
+    (`genconv.images.to_uint8` rounds).
+
+    Args:
+        extractor: maps uint8 (N, C, H, W) to features (N, ...), or to features and logits (N, K),
+            either of any float type. A module is moved to `device`; its flags are put back.
+        images: uint8 (N, C, H, W), N > 0, on any device.
+        batch_size: images shown at once.
+        device: where the network works.
+
+    Returns:
+        Features, flattened to (N, D), and logits.
+
+    Raises:
+        UserError: the images have another form, or the network gives none of these.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+        raise UserError(
+            f"features need uint8 images (N, C, H, W), not {images.dtype} of shape "
+            f"{tuple(images.shape)}; turn floats in [-1, 1] into levels with images.to_uint8"
+        )
+    if isinstance(extractor, nn.Module):
+        extractor.to(device)
+    features, logits = [], []
+    with frozen(extractor), torch.no_grad():
+        for start in progress(range(0, len(images), batch_size), "extracting features"):
+            batch = images[start : start + batch_size].to(device)
+            seen = extractor(batch)
+            pooled, scores = seen if isinstance(seen, tuple | list) else (seen, None)
+            if not isinstance(pooled, Tensor) or len(pooled) != len(batch):
+                raise UserError("an extractor must give one row of features for each image")
+            features.append(pooled.flatten(1).double().cpu())
+            if scores is not None:
+                logits.append(scores.double().cpu())
+    return Features(torch.cat(features), torch.cat(logits) if logits else None)
+
+
+def load_extractor(path: str | Path) -> nn.Module:
+    """Load a network that `extract` can use, onto the CPU.
+
+    Args:
+        path: a `.safetensors` file of `SmallClassifier`, or a `.pt` file of TorchScript whose
+            module takes uint8 (N, C, H, W) and gives features or (features, logits). Neither can
+            run Python code of its maker, as reading a `.pt2` of torch.export could.
+
+    Raises:
+        UserError: there is no such file, it is torn, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such file: {path}; it should hold the network that gives features")
+    if path.suffix == ".safetensors":
+        return SmallClassifier.load(path)
+    if path.suffix == ".pt":
+        return _load_script(path)
+    raise UserError(f"{path} is neither .safetensors nor TorchScript (.pt); export the network")
+
+
+def _load_script(path: Path) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            # TorchScript is on its way out, but it is the form in which published extractors come
+            warnings.filterwarnings("ignore", r".*torch\.jit\.load")
+            return torch.jit.load(path, map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} holds no TorchScript module: {first}") from error

@@ -1,0 +1,58 @@
+"""A run so small that every test can have one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from genconv.checkpoint import Trained, read, write
+from genconv.energy import ResNetEnergy
+from genconv.sampling import Chain
+
+TINY = [
+    *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+    *("--trainer.max_steps", "6", "--trainer.log_every_n_steps", "1"),
+    *("--trainer.enable_progress_bar", "false"),
+    *("--data.batch_size", "16"),
+    *("--model.energy.widths", "[4, 8]", "--model.energy.strides", "[2, 2]"),
+    *("--model.chain.steps", "5", "--model.chain.temperature", "[[2, 0.0], [4, 0.1]]"),
+    *("--model.transport_updates", "2", "--model.k", "2", "--model.buffer_size", "32"),
+    *("--model.lr", "0.01"),
+    *("--samples.n", "4", "--samples.every", "4"),
+]
+
+
+def train(runs: Path, *more: str) -> None:
+    """Teach a tiny energy the digits, in this process, for 6 updates if not told otherwise."""
+    from genconv.train import main
+
+    main([*TINY, "--runs", str(runs), *more])
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, to be read only."""
+    runs = tmp_path_factory.mktemp("runs")
+    train(runs)
+    return runs / "digits"
+
+
+@pytest.fixture(scope="session")
+def trained(run: Path) -> Trained:
+    """What that run taught."""
+    return read(run, "cpu")
+
+
+@pytest.fixture(scope="session")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported energy of three classes."""
+    folder = tmp_path_factory.mktemp("conditional")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        energy = ResNetEnergy(3, widths=(4, 8), classes=3)
+        for embedding in energy.modules():
+            # fresh classes are all alike
+            if isinstance(embedding, torch.nn.Embedding):
+                torch.nn.init.normal_(embedding.weight)
+    write(Trained(energy, Chain(3, 0.1, 0.01, gradient_clip=1.0), (3, 8, 8), 0), folder)
+    return folder

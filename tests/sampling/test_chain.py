@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from genconv.sampling import Chain, schedule, value_at
+
+KNOTS = [(2, 0.0), (4, 0.5), (8, 0.5)]
+
+
+def test_schedules_run_between_their_knots():
+    assert schedule(KNOTS, 7) == [0, 0, 0, 0.25, 0.5, 0.5, 0.5]
+    assert schedule(3, 2) == [3.0, 3.0]
+    assert value_at(KNOTS, 1000) == 0.5
+
+
+def test_annealing_is_geometric():
+    assert schedule([(0, 1.0), (2, 0.01)], 3) == pytest.approx([1, 0.1, 0.01])
+
+
+def test_runs_its_own_recipe():
+    chain = Chain(steps=3, step_size=[(0, 0.5), (2, 0.5)], temperature=0.0)
+    result = chain.run(lambda x: x.square().sum(1) / 2, torch.ones(2, 1))
+    torch.testing.assert_close(result.x, torch.full((2, 1), 0.125))
+
+
+def test_continued_chains_stay_at_the_end_of_the_schedule():
+    chain = Chain(steps=10, step_size=0.1, temperature=KNOTS, clamp=True).continued(5)
+    assert (chain.steps, chain.temperature, chain.clamp) == (5, 0.5, True)
+
+
+def test_overrides_keep_the_form_of_a_schedule():
+    chain = Chain(steps=10, step_size=0.1, temperature=KNOTS)
+    assert chain.at(temperature=1.0).temperature == [(2, 0.0), (4, 1.0), (8, 1.0)]
+    assert chain.at(temperature=0.0).temperature == [(2, 0.0), (4, 0.0), (8, 0.0)]
+    assert chain.at(steps=99, step_size=0.2) == Chain(99, 0.2, KNOTS)
+    assert chain.at() == chain
+
+
+def test_starts_as_noise_of_its_kind():
+    g = torch.Generator().manual_seed(0)
+    normal = Chain(start="normal").noise(1000, (1, 4), generator=g)
+    uniform = Chain(start="uniform").noise(1000, (1, 4), generator=g)
+    assert normal.std() == pytest.approx(1, abs=0.05)
+    assert uniform.std() == pytest.approx(1 / 3**0.5, abs=0.03)
+    assert uniform.abs().max() <= 1
+    rows = [torch.Generator().manual_seed(i) for i in range(3)]
+    last = Chain().noise(1, (1, 4), generator=[torch.Generator().manual_seed(2)])
+    assert torch.equal(Chain().noise(3, (1, 4), generator=rows)[2:], last)
+
+
+def test_plain_values_rebuild_it():
+    chain = Chain(temperature=KNOTS, gradient_clip=0.1)
+    assert Chain(**chain.to_dict()) == chain

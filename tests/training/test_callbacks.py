@@ -1,0 +1,82 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from genconv.energy import GenerativeConvNet
+from genconv.sampling import Chain
+from genconv.training import EMA, EnergyMatching, SampleGrid, SaveLast, WholeCheckpointIO
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return EnergyMatching(GenerativeConvNet(widths=(4,)), chain=Chain(steps=2, step_size=0.1))
+
+
+def test_average_is_the_recurrence(fit, module):
+    weights = []
+    module.on_train_batch_end = lambda *_: weights.append(
+        module.energy.head.weight.detach().clone()
+    )
+    path = fit(module, 5)
+    average = weights[0]
+    for n, weight in enumerate(weights[1:], 1):
+        keep = min(0.9, (1 + n) / (10 + n))
+        average = keep * average + (1 - keep) * weight
+    checkpoint = torch.load(path, weights_only=True)
+    torch.testing.assert_close(checkpoint["state_dict"]["energy.head.weight"], average)
+    raw = checkpoint["current_model_state"]["energy.head.weight"]
+    torch.testing.assert_close(raw, weights[-1])
+    assert not torch.equal(raw, average)
+
+
+def test_averaged_lends_the_averages_and_takes_them_back(module):
+    ema = EMA()
+    ema.setup(None, module, "fit")
+    raw = module.energy.head.weight
+    with torch.no_grad():
+        raw.fill_(3.0)
+    before = raw.clone()
+    with ema.averaged(module):
+        averaged = module.energy.head.weight.detach().clone()
+    assert not torch.equal(averaged, before)
+    assert torch.equal(module.energy.head.weight, before)
+
+
+def test_grids_come_from_one_seed_and_leave_the_run_alone(fit, module, tmp_path):
+    trainer_free = torch.load(fit(module, 4, "without"), weights_only=True)
+    torch.manual_seed(0)
+    again = EnergyMatching(GenerativeConvNet(widths=(4,)), chain=Chain(steps=2, step_size=0.1))
+    trainer = pl.Trainer(
+        max_steps=4,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path / "with",
+        callbacks=[EMA(0.9), SampleGrid(every=3, n=4), SaveLast(every=2, milestones=2)],
+        plugins=[WholeCheckpointIO()],
+    )
+    from genconv.data import ImageData
+
+    trainer.fit(again, datamodule=ImageData("digits", batch_size=64))
+    names = sorted(p.name for p in (tmp_path / "with" / "samples").iterdir())
+    assert names == ["step_0000003.png", "step_0000004.png"]
+    folder = tmp_path / "with" / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "last.ckpt",
+        "step_0000002.ckpt",
+        "step_0000004.ckpt",
+    ]
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    for name, weight in trainer_free["state_dict"].items():
+        assert torch.equal(weight, checkpoint["state_dict"][name]), name
+
+
+def test_a_failed_save_keeps_the_old_checkpoint_and_says_so(tmp_path):
+    io = WholeCheckpointIO()
+    io.save_checkpoint({"a": 1}, tmp_path / "last.ckpt")
+    with pytest.raises(Exception, match="pickle"):
+        io.save_checkpoint({"a": lambda: None}, tmp_path / "last.ckpt")
+    assert io.load_checkpoint(tmp_path / "last.ckpt") == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

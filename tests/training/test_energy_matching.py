@@ -1,0 +1,111 @@
+import pytest
+import torch
+
+from genconv.energy import GenerativeConvNet
+from genconv.sampling import Chain, ReplayBuffer
+from genconv.training import EnergyMatching
+from genconv.training.energy_matching import pair_by_transport, transport_loss
+
+
+def test_loss_of_a_known_field():
+    # E = -v·x has velocity v; between 0 and v it is exact, between 0 and 0 it is off by v
+    v = torch.tensor([3.0, 4.0])
+    x0, x1 = torch.zeros(5, 2), v.expand(5, 2)
+    energy = lambda x: -(x * v).sum(1)  # noqa: E731
+    assert transport_loss(energy, x0, x1, torch.rand(5)).item() == pytest.approx(0)
+    assert transport_loss(energy, x0, x0, torch.rand(5)).item() == pytest.approx(25 / 2)
+
+
+def test_loss_looks_at_the_point_on_the_line():
+    seen = []
+
+    def energy(x):
+        seen.append(x.detach().clone())
+        return x.square().flatten(1).sum(1) / 2
+
+    x0, x1 = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+    loss = transport_loss(energy, x0, x1, torch.tensor([0.25, 1.0]))
+    assert seen[0][:, 0, 0, 0].tolist() == [0.25, 1.0]
+    # -∇E is -x where 1 is wanted
+    assert loss.item() == pytest.approx((1.25**2 + 2**2) / 2)
+
+
+def test_learns_the_way_between_two_gaussians(quadratic):
+    # from N(0, I) to m: the best θ of -∇E = θ - x solves mean(θ - x_t - (x1 - x0)) = 0
+    m = torch.tensor([2.0, -1.0])
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(quadratic.parameters(), lr=0.05)
+    for _ in range(400):
+        x0, t = torch.randn(256, 2, generator=generator), torch.rand(256, generator=generator)
+        optimizer.zero_grad()
+        transport_loss(quadratic, x0, m.expand(256, 2), t).backward()
+        optimizer.step()
+    torch.testing.assert_close(quadratic.theta.detach(), 1.5 * m, atol=0.1, rtol=0)
+
+
+def test_transport_pairs_each_image_with_its_own_noise():
+    x1 = torch.randn(20, 1, 3, 3)
+    order = torch.randperm(20)
+    assert torch.equal(pair_by_transport(x1[order], x1), x1)
+    x0 = torch.randn(20, 1, 3, 3)
+    paired = pair_by_transport(x0, x1)
+    assert torch.equal(paired.flatten(1).sum(1).sort().values, x0.flatten(1).sum(1).sort().values)
+    assert (paired - x1).square().sum() < (x0 - x1).square().sum()
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    module = EnergyMatching(
+        GenerativeConvNet(widths=(4, 8)),
+        chain=Chain(steps=5, step_size=0.1, temperature=0.0),
+        transport_updates=3,
+        k=2,
+        buffer_size=64,
+        restart=0.5,
+        bf16_chains=False,
+    )
+    module.generator = torch.Generator().manual_seed(0)
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    return module
+
+
+def test_new_chains_travel_the_whole_way(module):
+    x = module._new_chains(4, (1, 8, 8), None)
+    module.generator.manual_seed(0)
+    noise = module.chain.noise(4, (1, 8, 8), generator=module.generator)
+    torch.testing.assert_close(x, module.chain.run(module.energy, noise).x)
+    assert not torch.equal(x, noise)
+
+
+def test_buffer_begins_settled(module):
+    module.negatives(torch.zeros(8, 1, 8, 8), None)
+    assert len(module.buffer) == 64
+    # uniform noise, the bare buffer's start, would not be this narrow in energy
+    settled = module.energy(module.buffer.images / 127.5 - 1)
+    bare = module.energy(ReplayBuffer(64, (1, 8, 8)).images / 127.5 - 1)
+    assert settled.mean() < bare.mean()
+
+
+def test_contrastive_phase_is_floored_and_trimmed(module):
+    x = torch.rand(16, 1, 8, 8)
+    module.chain = Chain(steps=1, step_size=0.0)
+    module.weight, module.buffer = 2.0, ReplayBuffer(64, (1, 8, 8), restart=0.0)
+    state = module.buffer.state_dict()
+
+    def loss(**how):
+        module.buffer = ReplayBuffer.from_state_dict(state)
+        for name, value in how.items():
+            setattr(module, name, value)
+        return module._contrastive(x)
+
+    plain = loss()
+    module.buffer = ReplayBuffer.from_state_dict(state)
+    e_chains = module.energy(module.buffer.draw(16).x).sort().values
+    torch.testing.assert_close(plain, 2 * (module.energy(x).mean() - e_chains.mean()))
+    trimmed = loss(trim=0.25)
+    torch.testing.assert_close(trimmed, 2 * (module.energy(x).mean() - e_chains[:12].mean()))
+    floored = loss(trim=0.0, floor=plain.item() + 1)
+    assert floored.item() == pytest.approx(plain.item() + 1)
+    (gradient,) = torch.autograd.grad(floored, module.energy.head.weight)
+    assert gradient.abs().max() == 0
