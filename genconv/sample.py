@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from genconv.checkpoint import Trained, read
 from genconv.errors import UserError, command
 from genconv.files import replacing
 from genconv.images import grid, save_gif, save_png, to_uint8
+from genconv.progress import progress
 
 __all__ = ["Unfinished", "main", "sample", "seeded"]
 
@@ -114,7 +113,12 @@ class Unfinished:
         else:
             self.done = 0
             self.job = job
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"cannot write {self.folder}: {error.strerror}; choose another --out"
+                ) from error
             self.images = np.lib.format.open_memmap(
                 self._images, mode="w+", dtype=np.uint8, shape=shape
             )
@@ -131,7 +135,8 @@ class Unfinished:
     def remove(self) -> None:
         """Delete the folder."""
         del self.images
-        for path in (self._images, self._job):
+        # the job last would leave, after a kill, a folder that cannot be gone on with
+        for path in (self._job, self._images):
             path.unlink()
         self.folder.rmdir()
 
@@ -147,6 +152,10 @@ def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
         save_png(out, tiled(first))
     else:
         out.mkdir(parents=True, exist_ok=True)
+        for old in [*out.glob("*.png"), *out.glob("[0-9]*/*.png")]:
+            # of an earlier, longer job
+            if old.stem.isdigit():
+                old.unlink()
         digits = len(str(len(images) - 1))
         for i, image in enumerate(images):
             place = out if labels is None else out / str(labels[i])
@@ -217,15 +226,10 @@ def main(args: list[str] | None = None) -> None:
     }
     work = Unfinished(options.out, job, (options.n, *space, c))
     how = {"seed": options.seed, "label": options.label, "bf16": options.precision == "bf16"}
-    bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                   console=Console(stderr=True))  # fmt: skip
-    with bar:
-        task = bar.add_task("", total=options.n, completed=work.done)
-        for begin in range(work.done, options.n, options.batch_size):
-            rows = range(begin, min(begin + options.batch_size, options.n))
-            work.images[begin : rows.stop] = sample(trained, rows, **how).movedim(1, -1).numpy()
-            work.mark(rows.stop)
-            bar.update(task, completed=rows.stop)
+    for begin in progress(range(work.done, options.n, options.batch_size), "sampling"):
+        rows = range(begin, min(begin + options.batch_size, options.n))
+        work.images[begin : rows.stop] = sample(trained, rows, **how).movedim(1, -1).numpy()
+        work.mark(rows.stop)
     publish(work.images, labels_of(trained, range(options.n), options.label), options.out)
     work.remove()
     if options.trajectory is not None:

@@ -1,21 +1,19 @@
 """From Pillow images to one tensor."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from genconv.data.fit import fit, to_channels
 from genconv.errors import UserError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "open_image", "progress", "stack", "to_tensor"]
+__all__ = ["FORMATS", "MAX_PIXELS", "open_image", "stack", "to_tensor"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -116,9 +114,3 @@ def stack(
             out = to_channels(out, 3)
         out[i] = to_channels(image, out.shape[1])[0]
     return out
-
-
-def progress(items: Iterable[T], n: int, description: str) -> Iterator[T]:
-    """Go through items, under a progress bar on stderr where they are many."""
-    console = Console(stderr=True)
-    yield from track(items, description, total=n, console=console, disable=n <= 2000)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from genconv.data.arrays import read_npz
-from genconv.data.decode import open_image, progress, stack
+from genconv.data.decode import open_image, stack
 from genconv.data.image_set import Images
 from genconv.errors import UserError
 from genconv.files import replacing
+from genconv.progress import progress
 
 __all__ = ["load_folder"]
 
@@ -62,7 +63,7 @@ def load_folder(
     if images is None:
         named = ((str(file), open_image(file)) for file in files)
         total = len(files)
-        images = stack(progress(named, total, f"decoding {base}"), total, size, channels)
+        images = stack(progress(named, f"decoding {base}", total), total, size, channels)
         try:
             with replacing(cache) as part, part.open("wb") as stream:
                 np.savez(stream, images=images.numpy())

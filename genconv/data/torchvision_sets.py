@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genconv.data.decode import progress, stack, to_tensor
+from genconv.data.decode import stack, to_tensor
 from genconv.data.image_set import Images, check_split
 from genconv.errors import UserError
+from genconv.progress import progress
 
 __all__ = ["SETS", "load_torchvision"]
 
@@ -79,7 +80,7 @@ def load_torchvision(
     if len(data) == 0:
         raise UserError(f"{name} has no images in its split {split!r}")
     labels = torch.empty(len(data), dtype=torch.int64)
-    pairs = progress(_pairs(name, data, labels), len(data), f"reading {name}")
+    pairs = progress(_pairs(name, data, labels), f"reading {name}", len(data))
     images = stack(pairs, len(data), size, channels)
     classes = getattr(data, "classes", None)
     # the unlabelled part of STL10 is labelled -1

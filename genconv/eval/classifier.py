@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from genconv.data.augment import flip
 from genconv.errors import UserError
-from genconv.eval.progress import progress
 from genconv.files import replacing
 from genconv.images import from_uint8
+from genconv.progress import progress
 
 __all__ = ["SmallClassifier", "train_classifier"]
 

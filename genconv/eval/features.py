@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genconv.errors import UserError
 from genconv.eval.classifier import SmallClassifier
-from genconv.eval.progress import progress
+from genconv.progress import progress
 from genconv.sampling.langevin import frozen
 
 __all__ = ["Extractor", "Features", "extract", "load_extractor"]

@@ -10,6 +10,9 @@ from torch.nn.utils import parametrize
 
 __all__ = ["LangevinInfo", "LangevinResult", "draw_noise", "frozen", "langevin"]
 
+# convolutions read and write channels last; a chain laid out so is not rearranged at every step
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -85,6 +88,8 @@ def langevin(
         # inference tensors cannot enter autograd; a clone made out here can
         start = x.to(torch.float32, copy=True) if x.dtype != torch.float64 else x.clone()
         y = y.clone() if y is not None else None
+        if layout := CHANNELS_LAST.get(x.ndim):
+            start = start.contiguous(memory_format=layout)
         x = start.clone()
         energies, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
         for step, (eta, heat) in enumerate(zip(step_sizes, temperatures, strict=True)):
@@ -104,7 +109,7 @@ def langevin(
             if callback is not None:
                 callback(step + 1, x)
         info = LangevinInfo(energies, _norm(gradient), _norm(x - start))
-    return LangevinResult(x, info)
+    return LangevinResult(x.contiguous(), info)
 
 
 @contextmanager
