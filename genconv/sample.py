@@ -152,9 +152,9 @@ def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
         save_png(out, tiled(first))
     else:
         out.mkdir(parents=True, exist_ok=True)
-        for old in [*out.glob("*.png"), *out.glob("[0-9]*/*.png")]:
-            # of an earlier, longer job
-            if old.stem.isdigit():
+        # an earlier, longer job's images would lie among these
+        for old in [*out.glob("*.png"), *out.glob("*/*.png")]:
+            if old.stem.isdigit() and (old.parent == out or old.parent.name.isdigit()):
                 old.unlink()
         digits = len(str(len(images) - 1))
         for i, image in enumerate(images):
@@ -187,11 +187,17 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, trained: Trained) -> None:
     """Raise a UserError for what cannot be done."""
-    for name in ("n", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    if options.seed < 0 or (options.steps is not None and options.steps < 1):
-        raise UserError("--seed must be at least 0 and --steps at least 1")
+    for flag, value, least in [
+        ("-n", options.n, 1),
+        ("--batch-size", options.batch_size, 1),
+        ("--steps", options.steps, 1),
+        ("--seed", options.seed, 0),
+        ("--step-size", options.step_size, 0),
+        ("--temperature", options.temperature, 0),
+    ]:
+        # not `value < least`, which a NaN would pass
+        if value is not None and not value >= least:
+            raise UserError(f"{flag} must be at least {least}, not {value}")
     classes = getattr(trained.energy, "classes", None)
     if options.label is not None and not 0 <= options.label < (classes or 0):
         raise UserError(

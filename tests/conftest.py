@@ -1,5 +1,6 @@
 """A run so small that every test can have one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import torch
 from genconv.checkpoint import Trained, read, write
 from genconv.energy import ResNetEnergy
 from genconv.sampling import Chain
+
+# Lightning 2.6.6 calls what jsonargparse 4.53 deprecates
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 TINY = [
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),

@@ -1,5 +1,6 @@
 """A convolutional U-Net that gives an image one number: the potential of energy matching."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -102,7 +103,7 @@ class UNetEnergy(Energy):
 def activated(width: int, norm: bool) -> nn.Sequential:
     """Return the (normalised) activation that comes before a convolution."""
     return nn.Sequential(
-        nn.GroupNorm(min(32, width // 4), width) if norm else nn.Identity(), nn.SiLU()
+        nn.GroupNorm(math.gcd(32, width // 4), width) if norm else nn.Identity(), nn.SiLU()
     )
 
 
