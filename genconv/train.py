@@ -12,7 +12,9 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
+from genconv.checkpoint import read
 from genconv.data import ImageData
+from genconv.energy import Energy, describe
 from genconv.errors import UserError, command
 from genconv.training import (
     EMA,
@@ -174,6 +176,15 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
         raise UserError(f"{type(module.energy).__name__} gives {tuple(energy.shape)}, not (N,)")
 
 
+def check_same(energy: Energy, checkpoint: Path) -> None:
+    """Raise a UserError if the checkpoint is broken or holds another energy."""
+    ours, theirs = describe(energy), describe(read(checkpoint, "cpu").energy)
+    if ours != theirs:
+        raise UserError(
+            f"{checkpoint} holds another energy than the config describes: {theirs}, not {ours}"
+        )
+
+
 def main(args: list[str] | None = None) -> None:
     """Train, and say what to do next."""
     # Lightning 2.6.6 asks torch >= 2.14 in a way that torch finds old
@@ -182,33 +193,50 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", "LightningCLI's args parameter", UserWarning)
     warnings.filterwarnings("ignore", ".*smaller than the logging interval", UserWarning)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    cli = TrainCLI(sys.argv[1:] if args is None else args)
-    resume, folder, data = cli.resume, cli.folder, cli.datamodule
+    args = sys.argv[1:] if args is None else args
+    cli = TrainCLI(args)
+    resume = cli.resume
+    if cli.trainer.is_global_zero:
+        # The other ranks wait in `fit` for the data, and find them fetched and fitting.
+        introduce(cli, resume)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+    stopped = next(c for c in cli.trainer.callbacks if isinstance(c, SaveLast)).signal
+    if cli.trainer.is_global_zero:
+        conclude(cli, args, stopped)
+    if stopped:
+        sys.exit(128 + stopped)
+
+
+def introduce(cli: TrainCLI, resume: Path | None) -> None:
+    """Say what will be trained; refuse what cannot be, before anything is written."""
+    energy, data, folder = cli.model.energy, cli.datamodule, cli.folder
     data.prepare_data()
     check_shapes(cli.model, data)
-    weights = sum(p.numel() for p in cli.model.energy.parameters())
+    if resume:
+        check_same(energy, resume)
+        old = folder / "metrics.csv"
+        if old.exists():
+            # the logger begins a new file
+            old.rename(folder / f"metrics.until_resume_{len(list(folder.glob('metrics.*')))}.csv")
     print(
-        f"{cli.config.name}: {len(data.data)} images {'x'.join(map(str, data.shape))} "
-        f"of {data.name}, "
-        f"{type(cli.model.energy).__name__} with {weights:,} weights, "
-        f"{cli.trainer.max_steps} updates on {cli.trainer.strategy.root_device}",
+        f"{cli.config.name}: {len(data.data):,} images {'x'.join(map(str, data.shape))} "
+        f"of {data.name}, {type(energy).__name__} with "
+        f"{sum(p.numel() for p in energy.parameters()):,} weights, "
+        f"{cli.trainer.max_steps:,} updates on {cli.trainer.strategy.root_device}",
         flush=True,
     )
-    old = folder / "metrics.csv"
-    if resume and old.exists():
-        # the logger begins a new file
-        old.rename(folder / f"metrics.until_resume_{len(list(folder.glob('metrics.*')))}.csv")
-    cli.trainer.fit(cli.model, datamodule=data, ckpt_path=resume, weights_only=True)
-    last = folder / "checkpoints" / "last.ckpt"
-    stopped = next(c for c in cli.trainer.callbacks if isinstance(c, SaveLast)).signal
+
+
+def conclude(cli: TrainCLI, args: list[str], stopped: int | None) -> None:
+    """Say what there is now and what to type next."""
     if stopped:
-        again = " ".join(sys.argv[1:] if args is None else args)
-        print(f"stopped and saved; go on with\n  python -m genconv.train {again} --ckpt_path last")
-        sys.exit(128 + stopped)
+        again = " ".join([*args, *([] if "--ckpt_path" in args else ["--ckpt_path", "last"])])
+        print(f"stopped and saved; go on with\n  python -m genconv.train {again}")
+        return
     print(
-        f"trained: {folder}\n"
-        f"  pictures  {folder / 'samples'}\n"
-        f"  sample    python -m genconv.sample {last} -n 100 --out {cli.config.name}.png\n"
+        f"trained: {cli.folder}\n"
+        f"  pictures  {cli.folder / 'samples'}\n"
+        f"  sample    python -m genconv.sample {cli.folder} -n 100 --out {cli.config.name}.png\n"
         f"  curves    tensorboard --logdir {cli.config.runs}"
     )
 

@@ -20,7 +20,6 @@ from genconv.train import DEFAULT, find_config, main, with_configs
 from genconv.training import EnergyMatching
 from tests.conftest import TINY, train
 
-
 SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
@@ -251,6 +250,7 @@ def test_a_wrong_flag_is_named(tmp_path, monkeypatch, capsys, flag, named):
         ("trainer: {max_steps: often}", "often"),
         ("optimizer: adam", "optimizer"),
         ("a: [", "mine.yaml"),
+        ("# nothing yet", "mine.yaml"),
     ],
 )
 def test_a_wrong_key_in_a_config_is_named(tmp_path, monkeypatch, capsys, text, named):
