@@ -17,14 +17,9 @@ from genconv.errors import UserError, command
 from genconv.files import replacing
 from genconv.images import grid, save_gif, save_png, to_uint8
 from genconv.progress import progress
+from genconv.seeds import stream
 
-__all__ = ["Unfinished", "main", "sample", "seeded"]
-
-
-def seeded(seed: int, rows: range, device: torch.device | str = "cpu") -> list[torch.Generator]:
-    """Return one generator for each row, so that image i depends on (seed, i) and nothing else."""
-    states = (np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0] for row in rows)
-    return [torch.Generator(device).manual_seed(int(state)) for state in states]
+__all__ = ["Unfinished", "main", "sample"]
 
 
 def labels_of(trained: Trained, rows: range, label: int | None = None) -> list[int] | None:
@@ -58,7 +53,8 @@ def sample(
         uint8 images (N, C, *space), on the CPU.
     """
     device = next(trained.energy.parameters()).device
-    generators, chain = seeded(seed, rows, device), trained.chain
+    generators = [stream(seed, "image", row, device=device) for row in rows]
+    chain = trained.chain
     labels = labels_of(trained, rows, label)
     y = None if labels is None else torch.tensor(labels, device=device)
     x = chain.noise(len(rows), trained.shape, generator=generators, device=device)

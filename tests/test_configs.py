@@ -35,6 +35,12 @@ def cli(request):
         return TrainCLI(["--config", str(request.param), *machine])
 
 
+def test_one_seed_is_that_of_all_parts(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["genconv.train"])
+    cli = TrainCLI(["--trainer.accelerator", "cpu", "--seed_everything", "5"])
+    assert (cli.model.seed, cli.datamodule.seed) == (5, 5)
+
+
 def test_there_is_one_for_a_start():
     assert FOLDER / f"{genconv.train.DEFAULT}.yaml" in CONFIGS
 

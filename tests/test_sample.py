@@ -113,12 +113,16 @@ def test_overrides_reach_the_chain(draw, run, monkeypatch):
     assert own.at(temperature=2.0).temperature == [(2, 0.0), (4, 2.0)]
 
 
-def test_a_chain_is_what_the_card_says(draw, trained):
-    generators = seeded(3, range(2))
-    x = trained.chain.noise(2, (1, 8, 8), generator=generators)
-    x = trained.chain.run(trained.energy, x, generator=generators).x
+@pytest.mark.parametrize("which", ["run", "conditional"])
+def test_a_chain_is_what_the_card_says(draw, request, which):
+    checkpoint = request.getfixturevalue(which)
+    trained, generators = read(checkpoint, "cpu"), seeded(3, range(2))
+    y = None if which == "run" else torch.tensor([0, 1])
+    x = trained.chain.noise(2, trained.shape, generator=generators)
+    x = trained.chain.run(trained.energy, x, y, generator=generators).x
     expected = (x * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-    assert np.array_equal(draw("-n", 2, "--seed", 3)["images"], expected.numpy())
+    found = draw("-n", 2, "--seed", 3, checkpoint=checkpoint)["images"]
+    assert np.array_equal(found, expected.numpy())
 
 
 def test_npz_has_the_channel_last(draw, conditional):

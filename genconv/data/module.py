@@ -12,6 +12,7 @@ from genconv.data.image_set import Images
 from genconv.data.load import load_images
 from genconv.data.order import BatchOrder, IndexLoader
 from genconv.images import from_uint8
+from genconv.seeds import stream
 
 __all__ = ["ImageData"]
 
@@ -171,7 +172,7 @@ class ImageData(LightningDataModule):
     def _place(self, device: torch.device) -> tuple[Tensor, Tensor | None, torch.Generator]:
         """Give images, on `device` if they fit, labels and generator, on `device` always."""
         if self._generator is None or self._generator.device.type != device.type:
-            self._generator = torch.Generator(device).manual_seed(self.seed + self._rank)
+            self._generator = stream(self.seed, "data", self._rank, device=device)
             if self._generator_state is not None:
                 # a state from another kind of device does not fit: this is a new stream then
                 if len(self._generator_state) == len(self._generator.get_state()):

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genconv.errors import UserError
+from genconv.seeds import stream
 
 __all__ = ["BatchOrder", "IndexLoader"]
 
@@ -60,9 +60,7 @@ class BatchOrder:
 
     def epoch(self, epoch: int) -> tuple[Tensor, ...]:
         """Give the batches of an epoch on this rank: int64 (batch_size,) each."""
-        # a sequence of entropy, so that epoch 1 of seed 0 is not epoch 0 of seed 1
-        state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0]))
+        generator = stream(self.seed, "order", epoch)
         share = torch.randperm(self.n, generator=generator)[self.rank :: self.world]
         return share[: len(self) * self.batch_size].split(self.batch_size)
 

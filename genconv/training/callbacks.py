@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genconv.files import replacing
 from genconv.images import grid, save_png, to_uint8
+from genconv.seeds import stream
 from genconv.training.module import EnergyModule
 
 __all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO"]
@@ -78,7 +79,7 @@ class SampleGrid(pl.Callback):
         step = trainer.global_step
         if self.every and (step % self.every == 0 or step == trainer.max_steps):
             shape = tuple(batch[0].shape[1:])
-            generator = torch.Generator(module.device).manual_seed(self.seed)
+            generator = stream(self.seed, "grid", device=module.device)
             with _averaged(trainer, module):
                 images = to_uint8(module.sample(self.n, shape, generator)).cpu()
             picture = grid(images, self.columns, scale=self.scale)

@@ -10,6 +10,7 @@ from torch import Tensor
 from genconv.checkpoint import Trained
 from genconv.energy import Energy
 from genconv.sampling import Chain, Knots, LangevinResult, ReplayBuffer, value_at
+from genconv.seeds import derive, stream
 from genconv.training import distributed
 
 __all__ = ["EnergyModule"]
@@ -138,7 +139,7 @@ class EnergyModule(pl.LightningModule):
                 shape,
                 restart=self.restart,
                 classes=self.classes,
-                seed=self.seed + self.global_rank,
+                seed=derive(self.seed, "buffer", self.global_rank),
                 device=self.device,
             )
             self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))
@@ -161,7 +162,7 @@ class EnergyModule(pl.LightningModule):
         self.log("gradient", torch.nn.utils.get_total_norm(gradients))
 
     def on_fit_start(self) -> None:
-        self.generator = torch.Generator(self.device).manual_seed(self.seed + self.global_rank)
+        self.generator = stream(self.seed, "chains", self.global_rank, device=self.device)
         if self._resumed is not None:
             if self._resumed["buffer"] is not None:
                 self.buffer = ReplayBuffer.from_state_dict(self._resumed["buffer"], self.device)

@@ -9,37 +9,9 @@ import pytest
 import torch
 
 import genconv
+from tests.conftest import TINY
 
-FLAGS = [
-    "--trainer.accelerator",
-    "cpu",
-    "--trainer.devices",
-    "2",
-    "--trainer.strategy",
-    "ddp",
-    "--trainer.enable_progress_bar",
-    "false",
-    "--data.batch_size",
-    "32",
-    "--samples.every",
-    "0",
-    "--model.energy.widths",
-    "[4,8]",
-    "--model.energy.strides",
-    "2",
-    "--model.chain.steps",
-    "4",
-    "--model.chain.temperature",
-    "0.01",
-    "--model.transport_updates",
-    "2",
-    "--model.k",
-    "2",
-    "--model.buffer_size",
-    "64",
-    "--name",
-    "two",
-]
+FLAGS = [*TINY, "--name", "two", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 
 def train(runs, *flags):
