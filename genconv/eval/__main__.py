@@ -1,0 +1,29 @@
+"""The evaluation commands: `python -m genconv.eval quality|ood|score`."""
+
+import sys
+from importlib import import_module
+
+from genconv.errors import UserError, command
+
+COMMANDS = {
+    "quality": "how good samples are: FID, IS, KID, precision, recall, density, coverage",
+    "ood": "how well an energy tells a set of images from others",
+    "score": "a number for every image of a folder, and which do not belong",
+}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Hand over to the command that the first word names."""
+    name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    if name in ("-h", "--help"):
+        print("usage: python -m genconv.eval COMMAND ...\n")
+        for known, purpose in COMMANDS.items():
+            print(f"  {known:8} {purpose}")
+        return
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name!r}; choose from {', '.join(COMMANDS)}")
+    import_module(f"genconv.eval.{name}_command").main(rest)
+
+
+if __name__ == "__main__":
+    command(main)
