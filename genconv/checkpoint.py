@@ -1,8 +1,10 @@
 """Trained energies on disk: what a checkpoint says of its energy, and how it is read safely."""
 
+import hashlib
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from genconv.energy import Energy, build, describe
 from genconv.errors import UserError
 from genconv.files import replacing
-from genconv.sampling import Chain
+from genconv.sampling import Chain, Generators
 
 __all__ = ["Trained", "load", "read", "write"]
 
@@ -38,6 +41,48 @@ class Trained:
     shape: tuple[int, ...]
     updates: int
 
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of a conditional energy."""
+        return getattr(self.energy, "classes", None)
+
+    def sample(
+        self,
+        n: int,
+        y: Tensor | None = None,
+        *,
+        generator: Generators = None,
+        callback: Callable[[int, Tensor], None] | None = None,
+        bf16: bool = False,
+    ) -> Tensor:
+        """Draw n images by the chain, from noise.
+
+        Args:
+            n: number of images.
+            y: (n,) their classes; by default those of a conditional energy take turns.
+            generator: one for all, or one for each image; see `genconv.sampling.langevin`.
+            callback: called after each step; see there.
+            bf16: compute gradients in bfloat16.
+
+        Returns:
+            (n, C, *space) float32, about [-1, 1], on the energy's device.
+        """
+        device = next(self.energy.parameters()).device
+        if y is None and self.classes:
+            y = torch.arange(n, device=device) % self.classes
+        x = self.chain.noise(n, self.shape, generator=generator, device=device)
+        return self.chain.run(
+            self.energy, x, y, generator=generator, callback=callback, bf16=bf16
+        ).x
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the weights, which names the energy in results."""
+        sha = hashlib.sha256()
+        for name, weight in self.energy.state_dict().items():
+            sha.update(name.encode())
+            sha.update(weight.cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
     def card(self) -> dict[str, Any]:
         """Return all but the weights as plain values."""
         return {
@@ -50,7 +95,7 @@ class Trained:
 
 
 def load(path: str | Path, device: torch.device | str | None = None) -> Energy:
-    """Load a trained energy in eval mode, with averaged (EMA) weights where there are any.
+    """Load a trained energy, frozen, in eval mode, with averaged (EMA) weights if there are any.
 
     Args:
         path: a checkpoint, a run's folder, or a folder that `write` wrote. Nothing in it is
@@ -78,7 +123,10 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
         energy = build(card["energy"])
         chain = Chain(**card["chain"])
         shape, updates = tuple(card["shape"]), card["updates"]
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+    except Exception as error:
+        # whatever a stranger's file leads to is the file's fault
         raise UserError(f"{path} is no genconv checkpoint: {_sentence(error)}") from error
     try:
         energy.load_state_dict(weights)
@@ -87,7 +135,11 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
             f"the weights in {path} do not fit the energy that it describes, "
             f"{card['energy']['class']}: {_sentence(error)}"
         ) from error
-    return Trained(energy.to(device).eval(), chain, shape, updates)
+    energy = energy.requires_grad_(False).eval()
+    try:
+        return Trained(energy.to(device), chain, shape, updates)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device {device!r} here: {_sentence(error)}") from error
 
 
 def write(trained: Trained, folder: str | Path) -> None:
@@ -105,7 +157,7 @@ def write(trained: Trained, folder: str | Path) -> None:
         part.write_text(json.dumps(trained.card(), indent=2) + "\n")
 
 
-def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not (path / CARD).exists():
         raise UserError(f"{path} holds neither checkpoints/last.ckpt nor {CARD}")
     try:
@@ -114,7 +166,7 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise UserError(f"{path / WEIGHTS} is broken: {error}") from error
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:

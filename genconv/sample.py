@@ -1,7 +1,6 @@
 """The sampling command: `python -m genconv.sample runs/digits -n 100 --out digits.png`."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,10 +23,9 @@ __all__ = ["Unfinished", "main", "sample"]
 
 def labels_of(trained: Trained, rows: range, label: int | None = None) -> list[int] | None:
     """Return the classes of the images with the given numbers: `label`, or each in its turn."""
-    classes = getattr(trained.energy, "classes", None)
-    if not classes:
+    if not trained.classes:
         return None
-    return [row % classes if label is None else label for row in rows]
+    return [row % trained.classes if label is None else label for row in rows]
 
 
 def sample(
@@ -51,20 +49,23 @@ def sample(
 
     Returns:
         uint8 images (N, C, *space), on the CPU.
+
+    Raises:
+        UserError: a chain has left the numbers.
     """
     device = next(trained.energy.parameters()).device
     generators = [stream(seed, "image", row, device=device) for row in rows]
-    chain = trained.chain
     labels = labels_of(trained, rows, label)
     y = None if labels is None else torch.tensor(labels, device=device)
-    x = chain.noise(len(rows), trained.shape, generator=generators, device=device)
-    x = chain.run(trained.energy, x, y, generator=generators, callback=callback, bf16=bf16).x
+    x = trained.sample(len(rows), y, generator=generators, callback=callback, bf16=bf16)
+    if not x.isfinite().all():
+        raise UserError("the chains have diverged; lower --step-size or --temperature")
     return to_uint8(x).cpu()
 
 
 def film(trained: Trained, rows: range, path: Path, seconds: float = 6.0, **how: Any) -> None:
     """Write a GIF of the chains that lead to the given images; `how` as in `sample`."""
-    frames, every = [], max(1, trained.chain.steps // 75)
+    frames, every = [], max(1, trained.chain.steps // 40)
 
     def record(step: int, x: Tensor) -> None:
         if step % every == 0 or step == trained.chain.steps:
@@ -78,6 +79,11 @@ def film(trained: Trained, rows: range, path: Path, seconds: float = 6.0, **how:
 def tiled(images: Tensor) -> Tensor:
     """Return a grid of uint8 images (N, C, H, W), each large enough to be seen."""
     return grid(images, scale=max(1, 48 // images.shape[-1]))
+
+
+def part_of(out: Path) -> Path:
+    """Return the folder that holds what is not yet published as OUT."""
+    return out.with_name(out.name + ".part")
 
 
 class Unfinished:
@@ -95,7 +101,7 @@ class Unfinished:
     """
 
     def __init__(self, out: Path, job: dict[str, Any], shape: tuple[int, ...]) -> None:
-        self.folder = out.with_name(out.name + ".part")
+        self.folder = part_of(out)
         self._job, self._images = self.folder / "job.json", self.folder / "images.npy"
         if self._job.exists():
             found = json.loads(self._job.read_text())
@@ -194,14 +200,16 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         # not `value < least`, which a NaN would pass
         if value is not None and not value >= least:
             raise UserError(f"{flag} must be at least {least}, not {value}")
-    classes = getattr(trained.energy, "classes", None)
-    if options.label is not None and not 0 <= options.label < (classes or 0):
+    if options.label is not None and not 0 <= options.label < (trained.classes or 0):
         raise UserError(
             f"--label {options.label}: this energy has "
-            + (f"classes 0 to {classes - 1}" if classes else "no classes")
+            + (f"classes 0 to {trained.classes - 1}" if trained.classes else "no classes")
         )
+    if options.out.suffix not in ("", ".npz", ".png"):
+        raise UserError(f"--out is a folder, a .png or an .npz, not {options.out}")
     taken = options.out.exists() and (options.out.is_file() or any(options.out.iterdir()))
-    if taken and not options.overwrite:
+    # a folder that was being filled when the command was stopped has its .part beside it
+    if taken and not options.overwrite and not part_of(options.out).exists():
         raise UserError(f"{options.out} exists; choose another --out or add --overwrite")
     if options.trajectory and options.trajectory.suffix != ".gif":
         raise UserError(f"--trajectory writes a .gif, not {options.trajectory}")
@@ -215,11 +223,8 @@ def main(args: list[str] | None = None) -> None:
     trained = replace(trained, chain=chain)
     check(options, trained)
     c, *space = trained.shape
-    weights = hashlib.sha256()
-    for weight in trained.energy.state_dict().values():
-        weights.update(weight.cpu().numpy().tobytes())
     job = {
-        "weights": weights.hexdigest(),
+        "weights": trained.digest(),
         "chain": json.loads(json.dumps(chain.to_dict())),
         "n": options.n,
         "seed": options.seed,

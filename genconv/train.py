@@ -1,6 +1,7 @@
 """The training command: `python -m genconv.train --config cifar10`."""
 
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
+from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
@@ -51,6 +54,7 @@ class TrainCLI(LightningCLI):
                 "enable_model_summary": False,
             },
             args=args,
+            parser_kwargs={"exit_on_error": False},
             auto_configure_optimizers=False,
             run=False,
         )
@@ -69,6 +73,13 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(SaveLast, "checkpoint")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        """Parse, and answer a wrong key or value with one sentence instead of all flags."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            raise UserError(f"{_reason(error)}; --help lists every flag") from error
 
     @property
     def folder(self) -> Path:
@@ -123,12 +134,11 @@ def with_configs(args: list[str]) -> tuple[list[str], str]:
         The arguments, and the name of the last config, after which the run is named.
     """
     args = [part for arg in args for part in _split(arg)]
-    places = [i + 1 for i, arg in enumerate(args[:-1]) if arg == "--config"]
-    if not places:
-        args, places = ["--config", DEFAULT, *args], [1]
-    for i in places:
-        args[i] = str(find_config(args[i]))
-    return args, Path(args[places[-1]]).stem
+    places = [i for i, arg in enumerate(args[:-1]) if arg in ("--config", "-c")]
+    configs = [find_config(args[i + 1]) for i in places] or [find_config(DEFAULT)]
+    flags = [arg for i, arg in enumerate(args) if i not in places and i - 1 not in places]
+    # configs first: a flag has the last word, and needs to know the classes that it speaks of
+    return [part for path in configs for part in ("--config", str(path))] + flags, configs[-1].stem
 
 
 def find_config(name: str) -> Path:
@@ -138,7 +148,7 @@ def find_config(name: str) -> Path:
         UserError: there is no such file, and no such name.
     """
     if Path(name).is_file():
-        return Path(name)
+        return _readable(Path(name))
     known = {path.stem: path for folder in CONFIGS for path in sorted(folder.glob("*.yaml"))}
     if name not in known:
         raise UserError(
@@ -147,8 +157,30 @@ def find_config(name: str) -> Path:
     return known[name]
 
 
+def _readable(path: Path) -> Path:
+    try:
+        if isinstance(yaml.safe_load(path.read_text()), dict):
+            return path
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    raise UserError(f"{path} sets nothing; it must hold `key: value` lines")
+
+
+def _reason(error: Exception) -> str:
+    """Return the branch of a parser's error that says what is wrong, in one line."""
+    noise = (
+        "Does not validate",
+        "Subtypes:",
+        "Errors:",
+        "- Expected a <class 'NoneType'>",
+        "Given",
+    )
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line.removeprefix("- ") for line in lines if not line.startswith(noise))
+
+
 def _split(arg: str) -> list[str]:
-    return arg.split("=", 1) if arg.startswith("--config=") else [arg]
+    return arg.split("=", 1) if arg.startswith(("--config=", "--ckpt_path=")) else [arg]
 
 
 def check_shapes(module: EnergyModule, data: ImageData) -> None:
@@ -158,6 +190,12 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
         UserError: the energy does not take images of this shape.
     """
     y = torch.zeros(1, dtype=torch.int64) if module.classes else None
+    if module.uses_buffer and module.buffer_size < data.batch_size * (module.classes or 1):
+        raise UserError(
+            f"a buffer of {module.buffer_size} chains is too small for batches of {data.batch_size}"
+            + (f" from {module.classes} classes" if module.classes else "")
+            + "; raise --model.buffer_size"
+        )
     if module.classes and data.classes is None:
         raise UserError(f"{data.name} has no labels, which a class-conditional energy needs")
     if module.classes and data.classes > module.classes:
@@ -230,7 +268,10 @@ def introduce(cli: TrainCLI, resume: Path | None) -> None:
 def conclude(cli: TrainCLI, args: list[str], stopped: int | None) -> None:
     """Say what there is now and what to type next."""
     if stopped:
-        again = " ".join([*args, *([] if "--ckpt_path" in args else ["--ckpt_path", "last"])])
+        again = [arg for part in args for arg in _split(part)]
+        while "--ckpt_path" in again:
+            del again[(place := again.index("--ckpt_path")) : place + 2]
+        again = shlex.join([*again, "--ckpt_path", "last"])
         print(f"stopped and saved; go on with\n  python -m genconv.train {again}")
         return
     print(

@@ -1,19 +1,25 @@
 """From Pillow images to one tensor."""
 
+import hashlib
+import os
+import stat
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from genconv.data.fit import fit, to_channels
 from genconv.errors import UserError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "open_image", "stack", "to_tensor"]
+__all__ = [
+    "FORMATS", "MAX_PIXELS", "Decoded", "decode", "decode_file", "open_image", "stack", "to_tensor"
+]  # fmt: skip
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -23,8 +29,84 @@ DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What one file holds.
+
+    Attributes:
+        image: uint8 (C, H, W), see `to_tensor`; None where it cannot be had.
+        width: in pixels, as the file says; None where it does not.
+        height: likewise.
+        mode: Pillow's name for the form of the file's pixels; "" where there are none.
+        error: why there is no image, in words that name no path; "" where there is one.
+        sha1: of the file's bytes; "" where they were not asked for, or cannot be read.
+    """
+
+    image: Tensor | None = None
+    width: int | None = None
+    height: int | None = None
+    mode: str = ""
+    error: str = ""
+    sha1: str = ""
+
+
+def decode(file: BinaryIO) -> Decoded:
+    """Decode an open file; of an animation the first frame, a photograph upright as its EXIF says.
+
+    Nothing is raised for what the bytes are: corrupt ones, formats other than `FORMATS` and more
+    than 50 megapixels are said in `error`. Pillow may warn, and threads may call this; see to its
+    warnings once, around them all, as `warnings.catch_warnings` is not for threads.
+    """
+    width = height = None
+    mode = ""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height, mode = image.width, image.height, image.mode
+            if width * height <= MAX_PIXELS:
+                return Decoded(to_tensor(ImageOps.exif_transpose(image)), width, height, mode)
+        error = f"it has {width}x{height} pixels, above the cap of {MAX_PIXELS:,}"
+    except UnidentifiedImageError:
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        error = f"it is not a {known} image, or its beginning is broken"
+    except Image.DecompressionBombError:
+        error = f"it has several times the cap of {MAX_PIXELS:,} pixels"
+    # hostile or torn bytes make Pillow's readers raise nearly anything
+    except Exception as raised:
+        error = " ".join(str(raised).replace(repr(file), "the file").split())
+        error = error or type(raised).__name__
+    return Decoded(None, width, height, mode, error)
+
+
+def decode_file(path: Path) -> Decoded:
+    """Decode whatever there is at a path, and take its SHA-1; see `decode`.
+
+    Nothing is raised for what it is: `error` says it.
+    """
+    sha1 = hashlib.sha1(usedforsecurity=False)
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            os.scandir(path).close()
+            linked = (
+                "a link to a folder, which is not followed" if path.is_symlink() else "a folder"
+            )
+            return Decoded(error=f"it is {linked}")
+        if stat.S_ISSOCK(kind):
+            # a pipe would be waited for
+            return Decoded(error="it is no regular file")
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha1.update(block)
+            empty = file.tell() == 0
+            file.seek(0)
+            found = Decoded(error="it is empty") if empty else decode(file)
+    except OSError as error:
+        return Decoded(error=f"it cannot be read: {error.strerror}")
+    return replace(found, sha1=sha1.hexdigest())
+
+
 def open_image(path: str | Path) -> Tensor:
-    """Decode one file; of an animation the first frame, a photograph upright as its EXIF says.
+    """Decode one file; see `decode`.
 
     Returns:
         uint8 (C, H, W); see `to_tensor`.
@@ -32,23 +114,17 @@ def open_image(path: str | Path) -> Tensor:
     Raises:
         UserError: the file is corrupt, of another format than `FORMATS`, or above 50 megapixels.
     """
-    try:
-        with warnings.catch_warnings():
-            # what Pillow warns of (size, odd metadata) is either checked here or of no account
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(
-                        f"{path} has {image.width}x{image.height} pixels, above the cap of "
-                        f"{MAX_PIXELS:,}; shrink it first"
-                    )
-                return to_tensor(ImageOps.exif_transpose(image))
-    except (UserError, KeyboardInterrupt):
-        raise
-    # hostile or torn bytes make Pillow's readers raise nearly anything
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(f"cannot decode {path}: {reason}; mend or remove it") from error
+    with warnings.catch_warnings():
+        # what Pillow warns of (size, odd metadata) is either checked here or of no account
+        warnings.simplefilter("ignore")
+        try:
+            with Path(path).open("rb") as file:
+                found = decode(file)
+        except OSError as error:
+            raise UserError(f"cannot open {path}: {error.strerror}; mend or remove it") from error
+    if found.image is None:
+        raise UserError(f"cannot decode {path}: {found.error}; mend or remove it")
+    return found.image
 
 
 def to_tensor(image: Image.Image) -> Tensor:

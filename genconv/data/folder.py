@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from genconv.errors import UserError
 from genconv.files import replacing
 from genconv.progress import progress
 
-__all__ = ["load_folder"]
+__all__ = ["every_file", "load_folder"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SPLITS = ("train", "val", "valid", "validation", "test")
@@ -70,6 +71,49 @@ def load_folder(
         except OSError as error:
             raise UserError(f"cannot write {cache}: {error}; choose another root") from error
     return Images(images, labels, classes)
+
+
+def every_file(folder: Path) -> tuple[list[str], int]:
+    """List all that lies below a folder, image or not, but for what is hidden.
+
+    A folder is listed itself if it is named like an image, is a link (which is not followed), or
+    cannot be read. Names that begin with a dot are passed over.
+
+    Returns:
+        paths below the folder, with slashes, sorted; number of hidden files and folders.
+
+    Raises:
+        UserError: there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is a file; give the folder that it is in"
+            if folder.exists()
+            else f"there is no folder {folder}"
+        )
+    found, hidden, rest = set(), 0, [""]
+    while rest:
+        above = rest.pop()
+        try:
+            with os.scandir(folder / above) as entries:
+                for entry in entries:
+                    path = f"{above}{entry.name}"
+                    if entry.name.startswith("."):
+                        hidden += 1
+                        continue
+                    below = entry.is_dir(follow_symlinks=False)
+                    if below:
+                        rest.append(path + "/")
+                    if not below or entry.name.lower().endswith(SUFFIXES):
+                        found.add(path)
+        except OSError as error:
+            if not above:
+                raise UserError(f"cannot list {folder}: {error.strerror}") from error
+            found.add(above[:-1])
+    if not found:
+        passed = f" ({hidden} hidden ones were passed over)" if hidden else ""
+        raise UserError(f"there is no file in {folder}{passed}; give a folder of images")
+    return sorted(found), hidden
 
 
 def _base(folder: Path, split: str) -> Path:

@@ -1,6 +1,7 @@
-"""How good samples are: features of images, and numbers that are functions of features."""
+"""How good samples are, and how well an energy tells images that belong from others."""
 
 from genconv.eval.classifier import SmallClassifier, train_classifier
+from genconv.eval.detection import Detection, aupr, auroc, average, detect, fpr_at_95, roc
 from genconv.eval.features import Extractor, Features, extract, load_extractor
 from genconv.eval.frechet import Moments, frechet_distance, frechet_infinity
 from genconv.eval.quality import (
@@ -10,20 +11,37 @@ from genconv.eval.quality import (
     kernel_distance,
     precision_recall_density_coverage,
 )
+from genconv.eval.scores import SCORES, Score, applicable, needed, score_all
+from genconv.eval.statistics import STATISTICS, Statistics, measure
 
 __all__ = [
+    "SCORES",
+    "STATISTICS",
+    "Detection",
     "Extractor",
     "Features",
     "MeanStd",
     "Moments",
     "Overlap",
+    "Score",
     "SmallClassifier",
+    "Statistics",
+    "applicable",
+    "auroc",
+    "aupr",
+    "average",
+    "detect",
     "extract",
+    "fpr_at_95",
     "frechet_distance",
     "frechet_infinity",
     "inception_score",
     "kernel_distance",
     "load_extractor",
+    "measure",
+    "needed",
     "precision_recall_density_coverage",
+    "roc",
+    "score_all",
     "train_classifier",
 ]

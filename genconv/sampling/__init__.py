@@ -2,12 +2,20 @@
 
 from genconv.sampling.buffer import Draw, ReplayBuffer
 from genconv.sampling.chain import Chain
-from genconv.sampling.langevin import LangevinInfo, LangevinResult, draw_noise, frozen, langevin
-from genconv.sampling.schedule import Knots, schedule, value_at
+from genconv.sampling.langevin import (
+    Generators,
+    LangevinInfo,
+    LangevinResult,
+    draw_noise,
+    frozen,
+    langevin,
+)
+from genconv.sampling.schedule import Knots, value_at
 
 __all__ = [
     "Chain",
     "Draw",
+    "Generators",
     "Knots",
     "LangevinInfo",
     "LangevinResult",
@@ -15,6 +23,5 @@ __all__ = [
     "draw_noise",
     "frozen",
     "langevin",
-    "schedule",
     "value_at",
 ]

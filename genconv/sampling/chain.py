@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genconv.sampling.langevin import Generators, LangevinResult, draw_noise, langevin
-from genconv.sampling.schedule import Knots, schedule
+from genconv.sampling.schedule import Knots
 
 __all__ = ["Chain"]
 
@@ -19,7 +19,7 @@ class Chain:
 
     Attributes:
         steps: number of Langevin steps from noise to image.
-        step_size: η, a number or knots (see `schedule`).
+        step_size: η, a number or knots (see `value_at`).
         temperature: T, a number or knots.
         start: `normal` for standard normal noise, `uniform` for noise in [-1, 1].
         gradient_clip: bound on every element of the gradient; null for the exact law.
@@ -63,8 +63,8 @@ class Chain:
             x,
             y,
             steps=self.steps,
-            step_size=schedule(self.step_size, self.steps),
-            temperature=schedule(self.temperature, self.steps),
+            step_size=self.step_size,
+            temperature=self.temperature,
             gradient_clip=self.gradient_clip,
             clamp=(-1.0, 1.0) if self.clamp else None,
             project=project,

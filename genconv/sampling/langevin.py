@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from genconv.sampling.schedule import Knots, value_at
+
 __all__ = ["LangevinInfo", "LangevinResult", "draw_noise", "frozen", "langevin"]
 
 # convolutions read and write channels last; a chain laid out so is not rearranged at every step
@@ -43,8 +45,8 @@ def langevin(
     y: Tensor | None = None,
     *,
     steps: int,
-    step_size: float | Sequence[float],
-    temperature: float | Sequence[float] = 1.0,
+    step_size: Knots,
+    temperature: Knots = 1.0,
     gradient_clip: float | None = None,
     clamp: tuple[float, float] | None = None,
     project: Callable[[Tensor], Tensor] | None = None,
@@ -65,9 +67,9 @@ def langevin(
         x: (N, C, *space) start of the chains; not changed.
         y: (N,) labels handed to a class-conditional energy.
         steps: number of steps.
-        step_size: η, one number or one for each step (see `genconv.sampling.schedule`).
-        temperature: T, one number or one for each step; 0 is gradient descent. Papers that quote a
-            gradient factor λ and a noise σ mean η = λ and T = σ² / 2λ.
+        step_size: η, one number or (step, value) knots, see `genconv.sampling.value_at`.
+        temperature: T, one number or knots; 0 is gradient descent. Papers that quote a gradient
+            factor λ and a noise σ mean η = λ and T = σ² / 2λ.
         gradient_clip: bound on every element of the gradient, as in IGEBM; None for the exact law.
         clamp: range into which x is cut after each step.
         project: maps x to the nearest x that satisfies a constraint, after each step.
@@ -79,11 +81,7 @@ def langevin(
 
     Returns:
         The chains' end and what happened on the way.
-
-    Raises:
-        ValueError: a schedule has not one value for each step.
     """
-    step_sizes, temperatures = (_per_step(v, steps) for v in (step_size, temperature))
     with frozen(energy), torch.inference_mode(False), torch.no_grad():
         # inference tensors cannot enter autograd; a clone made out here can
         start = x.to(torch.float32, copy=True) if x.dtype != torch.float64 else x.clone()
@@ -92,7 +90,8 @@ def langevin(
             start = start.contiguous(memory_format=layout)
         x = start.clone()
         energies, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
-        for step, (eta, heat) in enumerate(zip(step_sizes, temperatures, strict=True)):
+        for step in range(steps):
+            eta, heat = value_at(step_size, step), value_at(temperature, step)
             energies, gradient = _energy_and_gradient(energy, x, y, bf16)
             if gradient_clip is not None:
                 gradient = gradient.clamp(-gradient_clip, gradient_clip)
@@ -170,11 +169,3 @@ def _energy_and_gradient(
 
 def _norm(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)
-
-
-def _per_step(value: float | Sequence[float], steps: int) -> Sequence[float]:
-    if not isinstance(value, Sequence):
-        return [value] * steps
-    if len(value) != steps:
-        raise ValueError(f"a schedule of {len(value)} values does not fit {steps} steps")
-    return value

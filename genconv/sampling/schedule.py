@@ -1,6 +1,6 @@
 """Schedules: one way to say how a number changes from step to step."""
 
-__all__ = ["Knots", "schedule", "value_at"]
+__all__ = ["Knots", "value_at"]
 
 Knots = float | list[tuple[int, float]]
 
@@ -22,8 +22,3 @@ def value_at(knots: Knots, step: int) -> float:
     if first > 0 and last > 0:
         return first * (last / first) ** along
     return first + (last - first) * along
-
-
-def schedule(knots: Knots, steps: int) -> list[float]:
-    """Spell a schedule out, one value for each of `steps` steps."""
-    return [value_at(knots, step) for step in range(steps)]

@@ -81,8 +81,10 @@ class SampleGrid(pl.Callback):
             shape = tuple(batch[0].shape[1:])
             generator = stream(self.seed, "grid", device=module.device)
             with _averaged(trainer, module):
-                images = to_uint8(module.sample(self.n, shape, generator)).cpu()
-            picture = grid(images, self.columns, scale=self.scale)
+                x = module.trained(shape).sample(
+                    self.n, generator=generator, bf16=module.bf16_chains
+                )
+            picture = grid(to_uint8(x).cpu(), self.columns, scale=self.scale)
             save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
 
 
@@ -105,12 +107,13 @@ class SaveLast(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         def stop(number: int, frame: FrameType | None) -> None:
             self.signal, trainer.should_stop = number, True
-            signal.signal(number, self._handlers[number])
+            signal.signal(number, signal.SIG_DFL)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, stop)
 
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # not in teardown, which comes after Lightning has put back the handlers that it had found
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}

@@ -70,6 +70,10 @@ class ContrastiveDivergence(EnergyModule):
         self.start, self.alpha, self.noise = start, alpha, noise
         self.kl, self.entropy, self.augment = kl, entropy, augment
 
+    @property
+    def uses_buffer(self) -> bool:
+        return self.start == "buffer"
+
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
         x, y = batch
         y = y if self.classes else None
@@ -89,7 +93,7 @@ class ContrastiveDivergence(EnergyModule):
         return loss
 
     def _negatives(self, x: Tensor, y: Tensor | None) -> Tensor:
-        if self.start == "buffer":
+        if self.uses_buffer:
             recolour = (lambda z: augment(z, self.generator)) if self.augment else None
             return self.negatives(x, y, recolour)
         if self.start == "data":

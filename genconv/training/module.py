@@ -64,13 +64,14 @@ class EnergyModule(pl.LightningModule):
         """Number of classes of a conditional energy."""
         return getattr(self.energy, "classes", None)
 
-    def sample(
-        self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw n images (n, C, *space) by the chain, from noise; classes take turns."""
-        y = torch.arange(n, device=self.device) % self.classes if self.classes else None
-        x = self.chain.noise(n, shape, generator=generator, device=self.device)
-        return self.chain.run(self.energy, x, y, generator=generator, bf16=self.bf16_chains).x
+    def trained(self, shape: tuple[int, ...]) -> Trained:
+        """Return what there is so far, for images of a shape (C, *space)."""
+        return Trained(self.energy, self.chain, shape, self.global_step)
+
+    @property
+    def uses_buffer(self) -> bool:
+        """Whether the negatives come from the replay buffer."""
+        return True
 
     def negatives(
         self, x: Tensor, y: Tensor | None, augment: Callable[[Tensor], Tensor] | None = None
@@ -177,8 +178,7 @@ class EnergyModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: every rank's chains and random number generators."""
-        trained = Trained(self.energy, self.chain, self.shape or (), self.global_step)
-        checkpoint["genconv"] = trained.card()
+        checkpoint["genconv"] = self.trained(self.shape or ()).card()
         checkpoint["chains"] = distributed.gather(
             {
                 "buffer": self.buffer.state_dict() if self.buffer is not None else None,

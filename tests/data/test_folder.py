@@ -102,7 +102,7 @@ def test_a_corrupt_file_is_named(tmp_path, damage, suffix):
 
 def test_more_than_fifty_megapixels_are_refused_before_decoding(tmp_path):
     Image.new("1", (10_000, 5_001)).save(tmp_path / "big.png")
-    with pytest.raises(UserError, match=r"big\.png has 10000x5001 pixels, above the cap"):
+    with pytest.raises(UserError, match=r"big\.png: it has 10000x5001 pixels, above the cap"):
         open_image(tmp_path / "big.png")
     assert Image.MAX_IMAGE_PIXELS == 89_478_485
 

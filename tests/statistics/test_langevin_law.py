@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from genconv.sampling import langevin, schedule
+from genconv.sampling import langevin
 
 CHAINS = 200_000
 
@@ -102,7 +102,7 @@ def test_annealing_finds_the_weights_of_two_modes_and_a_short_run_does_not():
         return -torch.logsumexp(modes, 1)
 
     n, steps = 10_000, 1200
-    cooling = schedule([(0, 4.0), (steps // 2, 1.0)], steps)
+    cooling = [(0, 4.0), (steps // 2, 1.0)]
     noise = torch.randn(n, 1, generator=torch.Generator().manual_seed(1))
     annealed = run(energy, noise, steps=steps, step_size=0.1, temperature=cooling)
     short = run(energy, noise, steps=30, step_size=0.1)
