@@ -5,182 +5,18 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
-import pytorch_lightning as pl
 import torch
-import yaml
-from jsonargparse import ArgumentError
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from genconv.checkpoint import read
 from genconv.data import ImageData
 from genconv.energy import Energy, describe
 from genconv.errors import UserError, command
-from genconv.training import (
-    EMA,
-    EnergyModule,
-    SampleGrid,
-    SaveLast,
-    UpdateBar,
-    WholeCheckpointIO,
-)
+from genconv.training import EnergyModule, SaveLast
+from genconv.training.cli import TrainCLI, split_flags
 
-__all__ = ["TrainCLI", "main"]
-
-CONFIGS = [Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs"]
-DEFAULT = "digits"
-
-
-class TrainCLI(LightningCLI):
-    """Builds the parts of a run from configs and flags, in one folder `RUNS/NAME`."""
-
-    def __init__(self, args: list[str]) -> None:
-        args, name = with_configs(args)
-        self.default_name = name
-        super().__init__(
-            EnergyModule,
-            ImageData,
-            subclass_mode_model=True,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": True},
-            seed_everything_default=0,
-            trainer_defaults={
-                "max_epochs": -1,
-                "log_every_n_steps": 10,
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            args=args,
-            parser_kwargs={"exit_on_error": False},
-            auto_configure_optimizers=False,
-            run=False,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default=self.default_name, help="name of the run")
-        parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
-        parser.add_argument(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
-            help="checkpoint to resume from; `last` is the run's own newest",
-        )
-        parser.add_lightning_class_args(EMA, "ema")
-        parser.add_lightning_class_args(SampleGrid, "samples")
-        parser.add_lightning_class_args(SaveLast, "checkpoint")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
-        parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        """Parse, and answer a wrong key or value with one sentence instead of all flags."""
-        try:
-            super().parse_arguments(parser, args)
-        except ArgumentError as error:
-            raise UserError(f"{_reason(error)}; --help lists every flag") from error
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return Path(self.config.runs, self.config.name)
-
-    @property
-    def resume(self) -> Path | None:
-        """The checkpoint that the run goes on from.
-
-        Raises:
-            UserError: there is none, or the folder is taken and this is no resumption.
-        """
-        path = self.config.ckpt_path
-        if path is not None:
-            path = self.folder / "checkpoints" / "last.ckpt" if path == "last" else Path(path)
-            if not path.is_file():
-                raise UserError(f"there is no checkpoint {path} to resume from")
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise UserError(
-                f"{self.folder} is in use; go on with it by --ckpt_path last, "
-                "or give this run another --name"
-            )
-        return path
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the trainer with the loggers of the run's folder."""
-        # All of them write only when the fit begins.
-        kwargs["default_root_dir"] = str(self.folder)
-        if self.config.trainer.logger is None:
-            csv = CSVLogger(self.config.runs, name=self.config.name, version="")
-            board = TensorBoardLogger(self.config.runs, name=self.config.name, version="")
-            kwargs["logger"] = [csv, board]
-        if self.config.trainer.enable_progress_bar is not False:
-            kwargs["callbacks"] = [*(self.config_init.trainer.callbacks or []), UpdateBar()]
-        kwargs["plugins"] = [*(self.config_init.trainer.plugins or []), WholeCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the resolved config into the run's folder."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.config_filename = str(Path(trainer.default_root_dir, "config.yaml").resolve())
-        super().setup(trainer, pl_module, stage)
-
-
-def with_configs(args: list[str]) -> tuple[list[str], str]:
-    """Replace names of built-in configs by their paths; without any config take the default one.
-
-    Returns:
-        The arguments, and the name of the last config, after which the run is named.
-    """
-    args = [part for arg in args for part in _split(arg)]
-    places = [i for i, arg in enumerate(args[:-1]) if arg in ("--config", "-c")]
-    configs = [find_config(args[i + 1]) for i in places] or [find_config(DEFAULT)]
-    flags = [arg for i, arg in enumerate(args) if i not in places and i - 1 not in places]
-    # configs first: a flag has the last word, and needs to know the classes that it speaks of
-    return [part for path in configs for part in ("--config", str(path))] + flags, configs[-1].stem
-
-
-def find_config(name: str) -> Path:
-    """Return the path of a config, given as a path or by the name of one that genconv brings.
-
-    Raises:
-        UserError: there is no such file, and no such name.
-    """
-    if Path(name).is_file():
-        return _readable(Path(name))
-    known = {path.stem: path for folder in CONFIGS for path in sorted(folder.glob("*.yaml"))}
-    if name not in known:
-        raise UserError(
-            f"there is no config {name!r}; give a YAML file or one of {', '.join(known)}"
-        )
-    return known[name]
-
-
-def _readable(path: Path) -> Path:
-    try:
-        if isinstance(yaml.safe_load(path.read_text()), dict):
-            return path
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    raise UserError(f"{path} sets nothing; it must hold `key: value` lines")
-
-
-def _reason(error: Exception) -> str:
-    """Return the branch of a parser's error that says what is wrong, in one line."""
-    noise = (
-        "Does not validate",
-        "Subtypes:",
-        "Errors:",
-        "- Expected a <class 'NoneType'>",
-        "Given",
-    )
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if not line.startswith(noise))
-
-
-def _split(arg: str) -> list[str]:
-    return arg.split("=", 1) if arg.startswith(("--config=", "--ckpt_path=")) else [arg]
+__all__ = ["main"]
 
 
 def check_shapes(module: EnergyModule, data: ImageData) -> None:
@@ -268,7 +104,7 @@ def introduce(cli: TrainCLI, resume: Path | None) -> None:
 def conclude(cli: TrainCLI, args: list[str], stopped: int | None) -> None:
     """Say what there is now and what to type next."""
     if stopped:
-        again = [arg for part in args for arg in _split(part)]
+        again = split_flags(args)
         while "--ckpt_path" in again:
             del again[(place := again.index("--ckpt_path")) : place + 2]
         again = shlex.join([*again, "--ckpt_path", "last"])
@@ -283,7 +119,4 @@ def conclude(cli: TrainCLI, args: list[str], stopped: int | None) -> None:
 
 
 if __name__ == "__main__":
-    # Classes of this file go into configs and checkpoints, and must not belong to __main__.
-    from genconv import train
-
-    command(train.main)
+    command(main)

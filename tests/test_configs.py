@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import genconv.train
+import genconv.training.cli as cli_module
 from genconv.data import ImageData, load_images
 from genconv.energy import Energy, build, describe
 from genconv.sampling import schedule
-from genconv.train import TrainCLI, check_shapes, find_config
+from genconv.train import check_shapes
+from genconv.training.cli import TrainCLI, find_config
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -42,7 +43,7 @@ def test_one_seed_is_that_of_all_parts(monkeypatch):
 
 
 def test_there_is_one_for_a_start():
-    assert FOLDER / f"{genconv.train.DEFAULT}.yaml" in CONFIGS
+    assert FOLDER / f"{cli_module.DEFAULT}.yaml" in CONFIGS
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -55,10 +56,10 @@ def test_begins_with_what_it_is_for(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_is_found_by_its_name(path):
     assert find_config(path.stem).read_text() == path.read_text()
-    beside = Path(genconv.train.__file__)
-    assert any(find_config(path.stem).parent == folder for folder in genconv.train.CONFIGS)
-    # in an installed package they lie beside train.py, here one folder above
-    assert genconv.train.CONFIGS == [beside.with_name("configs"), beside.parents[1] / "configs"]
+    beside = Path(cli_module.__file__)
+    assert any(find_config(path.stem).parent == folder for folder in cli_module.CONFIGS)
+    # in an installed package, in a checkout
+    assert cli_module.CONFIGS == [beside.parents[i] / "configs" for i in (1, 2)]
 
 
 def test_is_a_run_that_ends(cli):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genconv.train import find_config
+from genconv.training.cli import find_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -16,8 +16,9 @@ from PIL import Image
 import genconv
 from genconv.checkpoint import read
 from genconv.errors import UserError, command
-from genconv.train import DEFAULT, find_config, main, with_configs
+from genconv.train import main
 from genconv.training import EnergyMatching
+from genconv.training.cli import DEFAULT, find_config, with_configs
 from tests.conftest import TINY, train
 
 SIGNALS = signal.SIGINT, signal.SIGTERM

@@ -188,7 +188,7 @@ def evaluate(
                 errors[name][key] = str(error)
                 continue
             if bad := int((~torch.isfinite(values)).sum()):
-                errors[name][key] = f"{bad} of {len(values)} images have no finite {name}"
+                errors[name][key] = f"{bad} of {len(values)} images of {key} have no finite {name}"
             else:
                 scores[name][key] = values
     return scores, errors
@@ -210,7 +210,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     add("--out", action="append", required=True, metavar="NAME[:SPLIT]",
         help="images from elsewhere, once for each set: a name, folder or .npz, or one of "
         f"{', '.join(BUILT_IN)}; each becomes of the energy's size and channels")  # fmt: skip
-    add("--scores", nargs="+", choices=SCORES, metavar="SCORE",
+    add("--scores", nargs="+", metavar="SCORE",
         help=f"which of {', '.join(SCORES)} (all that this energy can give)")  # fmt: skip
     add("-n", type=int, default=2000, help="images of each set, at most (2000)")
     add("--near", nargs="+", default=[], metavar="NAME", help="sets to average as near; the "
@@ -268,10 +268,11 @@ def check(options: argparse.Namespace, trained: Trained, background: Trained | N
 
 def groups(options: argparse.Namespace) -> dict[str, list[str]]:
     """Return the sets over which numbers are averaged, by the name of the average."""
+    near = [name for name in options.out if name in options.near]
     far = [name for name in options.out if name not in options.near]
-    if not options.near:
+    if not near:
         return {"all": far}
-    return {"near": options.near} | ({"far": far} if far else {})
+    return {"near": near} | ({"far": far} if far else {})
 
 
 def protocol(
@@ -344,7 +345,7 @@ def main(args: list[str] | None = None) -> None:
     scores, errors = evaluate(names, statistics, fitted)
     results: dict[str, dict[str, Detection | str]] = {name: {} for name in options.out}
     pairs = [(name, score) for name in options.out for score in names]
-    for name, score in progress(pairs, "drawing anew"):
+    for name, score in progress(pairs, "bootstrap"):
         found = scores[score]
         missing = errors[score].get(inside.name) or errors[score].get(name)
         results[name][score] = missing or detect(
@@ -374,7 +375,7 @@ def publish(
     averages: dict[str, dict[str, dict[str, float] | str]],
 ) -> None:
     """Print the tables; write the pictures and the JSON."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     inside = how["in"]
     console.print(
         f"{inside['name']}: n {inside['n']}, scores fitted on {how['validation']['n']} others; "
@@ -410,11 +411,10 @@ def publish(
 
 
 def _plain(rows: dict[str, Any]) -> dict[str, Any]:
-    return {
-        score: {"error": row}
-        if isinstance(row, str)
-        else asdict(row)
-        if isinstance(row, Detection)
-        else row
-        for score, row in rows.items()
-    }
+    return {score: _plain_row(row) for score, row in rows.items()}
+
+
+def _plain_row(row: Detection | dict[str, float] | str) -> dict[str, Any]:
+    if isinstance(row, str):
+        return {"error": row}
+    return asdict(row) if isinstance(row, Detection) else row
