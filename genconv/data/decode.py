@@ -91,7 +91,7 @@ def decode_file(path: Path) -> Decoded:
                 "a link to a folder, which is not followed" if path.is_symlink() else "a folder"
             )
             return Decoded(error=f"it is {linked}")
-        if stat.S_ISSOCK(kind):
+        if not stat.S_ISREG(kind):
             # a pipe would be waited for
             return Decoded(error="it is no regular file")
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The evaluation commands: `python -m genconv.eval quality|ood|score`."""
+"""The evaluation commands: `python -m genconv.eval ood|score`."""
 
 import sys
 from importlib import import_module
@@ -6,7 +6,6 @@ from importlib import import_module
 from genconv.errors import UserError, command
 
 COMMANDS = {
-    "quality": "how good samples are: FID, IS, KID, precision, recall, density, coverage",
     "ood": "how well an energy tells a set of images from others",
     "score": "a number for every image of a folder, and which do not belong",
 }

@@ -15,7 +15,7 @@ from genconv.errors import UserError
 from genconv.eval import SCORES, auroc, measure, score_all
 from genconv.eval.__main__ import main
 from genconv.eval.detection import NUMBERS
-from genconv.eval.ood_command import constant, controlled, interpolation, uniform
+from genconv.eval.ood_sets import constant, controlled, interpolation, uniform
 from genconv.images import save_png
 
 CHEAP = ("--scores", "energy", "typicality", "refine_drop")
