@@ -194,9 +194,9 @@ def test_every_file_has_one_row_and_nothing_stands_for_a_failed_one(
         if row["path"] in errors:
             assert row["status"] == "error"
             assert row["error"]
-            assert errors[row["path"]] in row["error"]
+            assert errors[row["path"]].lower() in row["error"].lower()
             assert str(tmp_path) not in row["error"]
-            assert "0x" not in row["error"]
+            assert " at 0x" not in row["error"]
             assert numbers == ["", "", ""]
         else:
             assert (row["status"], row["error"], row["mode"]) == ("ok", "", modes[row["path"]])
