@@ -72,8 +72,7 @@ def decode(file: BinaryIO) -> Decoded:
         error = f"it has several times the cap of {MAX_PIXELS:,} pixels"
     # hostile or torn bytes make Pillow's readers raise nearly anything
     except Exception as raised:
-        error = " ".join(str(raised).replace(repr(file), "the file").split())
-        error = error or type(raised).__name__
+        error = " ".join(str(raised).split()) or type(raised).__name__
     return Decoded(None, width, height, mode, error)
 
 
