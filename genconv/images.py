@@ -22,13 +22,15 @@ def to_uint8(x: Tensor) -> Tensor:
     return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
-def grid(images: Tensor, columns: int | None = None, pad: int = 1, scale: int = 1) -> Tensor:
+def grid(
+    images: Tensor, columns: int | None = None, pad: int | None = None, scale: int = 1
+) -> Tensor:
     """Tile images, row by row, onto one white canvas.
 
     Args:
         images: uint8 (N, C, H, W) with C = 1 or 3.
         columns: tiles in a row; the squarest grid by default.
-        pad: white pixels between tiles.
+        pad: white pixels between tiles; half a magnified pixel by default, 1 at least.
         scale: every pixel becomes a square of this side, so that 8x8 digits can be seen.
 
     Returns:
@@ -36,6 +38,7 @@ def grid(images: Tensor, columns: int | None = None, pad: int = 1, scale: int = 
     """
     n, c, h, w = images.shape
     columns = min(n, columns or round(n**0.5))
+    pad = max(1, scale // 2) if pad is None else pad
     rows = -(-n // columns)
     images = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     h, w = h * scale, w * scale

@@ -1,19 +1,17 @@
 """Score every file of a folder: `python -m genconv.eval score CKPT FOLDER --csv scores.csv ...`."""
 
 import argparse
-import gc
 import hashlib
 import json
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from genconv.checkpoint import Trained, read
 from genconv.data import load_images
@@ -22,13 +20,13 @@ from genconv.data.fit import fit
 from genconv.data.folder import every_file
 from genconv.errors import UserError, command
 from genconv.eval.calibration import Calibration, calibrate, check_rate, rounded
+from genconv.eval.measuring import Measuring
 from genconv.eval.scores import SCORES, needed
-from genconv.eval.statistics import Statistics, measure
 from genconv.eval.table import Table, begun, visible
 from genconv.progress import progress
 from genconv.seeds import derive
 
-__all__ = ["Measuring", "batches", "main", "part"]
+__all__ = ["batches", "main", "part"]
 
 COLUMNS = ("path", "sha1", "status", "error", "width", "height", "mode")
 READERS = min(4, os.cpu_count() or 1)
@@ -52,62 +50,6 @@ The same command again goes on where a run was cut short, and ends in the same b
 stretches of the table; when all are done, this joins them:
   (cat s0.csv; tail -qn +2 s1.csv s2.csv s3.csv) > scores.csv
 """
-
-
-@dataclass
-class Measuring:
-    """A way to measure that takes smaller bites when memory runs out, and the same numbers.
-
-    Attributes:
-        trained: the energy.
-        wanted: names of statistics.
-        seed: see `genconv.eval.statistics.measure`.
-        background: likewise.
-        chunk: images at once; whatever did not fit is halved for good.
-    """
-
-    trained: Trained
-    wanted: Collection[str]
-    seed: int
-    background: Trained | None = None
-    chunk: int = 256
-
-    def __call__(self, images: Tensor, first: int) -> Statistics:
-        """Return the statistics of uint8 images (N, C, H, W), the first of which has this number.
-
-        Raises:
-            UserError: there is no memory for a single image.
-        """
-        while (statistics := self._attempt(images, first)) is None:
-            if self.chunk == 1:
-                raise UserError(
-                    f"there is no memory for one image of shape {self.trained.shape}; "
-                    "free some, or choose another --device"
-                )
-            # here, and not where it was caught: the exception holds on to the tensors
-            gc.collect()
-            torch.cuda.empty_cache()
-            self.chunk //= 2
-        return statistics
-
-    def _attempt(self, images: Tensor, first: int) -> Statistics | None:
-        try:
-            return measure(
-                self.trained,
-                images,
-                self.wanted,
-                seed=self.seed,
-                first=first,
-                batch_size=self.chunk,
-                background=self.background,
-            )
-        except (MemoryError, torch.OutOfMemoryError):
-            return None
-        except RuntimeError as error:
-            # the CPU's allocator has no exception of its own
-            if "can't allocate memory" not in str(error):
-                raise
-            return None
 
 
 def batches(

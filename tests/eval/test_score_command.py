@@ -29,7 +29,7 @@ from genconv.data.decode import open_image
 from genconv.data.fit import fit
 from genconv.energy import GenerativeConvNet
 from genconv.errors import UserError, command
-from genconv.eval import score_command
+from genconv.eval import measuring, score_command
 from genconv.eval.__main__ import main as evaluate
 from genconv.eval.score_command import main, part
 from genconv.eval.statistics import measure
@@ -329,7 +329,7 @@ def test_what_was_cut_anywhere_goes_on_to_the_same_bytes(score, digits, monkeypa
         begun.append(first)
         return original_measure(trained, images, wanted, first=first, **how)
 
-    monkeypatch.setattr(score_command, "measure", spy)
+    monkeypatch.setattr(measuring, "measure", spy)
     ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
     for cut in [0, 1, *ends[:10], ends[3] + 1, *range(50, len(whole), 190), len(whole) - 1]:
         out.write_bytes(whole[:cut])
@@ -542,7 +542,7 @@ def test_out_of_memory_halves_the_chunk_and_not_the_scores(score, digits, monkey
             raise error
         return real(*args, batch_size=batch_size, **how)
 
-    monkeypatch.setattr(score_command, "measure", scarce)
+    monkeypatch.setattr(measuring, "measure", scarce)
     rows = table(score(digits, *names, "--overwrite"))
     assert sizes[-4:] == [16, 8, 4, 4]
     for row, other in zip(rows, whole, strict=True):
@@ -557,7 +557,7 @@ def test_no_memory_at_all_is_said_and_other_errors_are_not_hidden(score, digits,
     def failing(*args, **how):
         raise raised
 
-    monkeypatch.setattr(score_command, "measure", failing)
+    monkeypatch.setattr(measuring, "measure", failing)
     with pytest.raises(UserError, match=r"no memory for one image of shape \(1, 8, 8\)"):
         score(digits)
     raised = RuntimeError("shapes cannot be multiplied")
@@ -572,7 +572,7 @@ def test_a_score_that_is_no_number_is_an_error(score, digits, monkeypatch):
             found["energy"][1], found["energy"][2] = torch.nan, torch.inf
         return found
 
-    monkeypatch.setattr(score_command, "measure", odd)
+    monkeypatch.setattr(measuring, "measure", odd)
     rows = table(score(digits))
     assert [i for i, row in enumerate(rows) if row["status"] == "error"] == [5, 6]
     for row in rows[5:7]:
