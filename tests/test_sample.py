@@ -137,9 +137,9 @@ def test_a_label_is_that_of_all_images(draw, conditional):
 def test_png_is_a_grid(draw):
     images = draw("-n", 4)["images"]
     grid = pixels(draw("-n", 4, out="a.png"))
-    assert grid.shape == (2 * 48 + 3, 2 * 48 + 3)
+    assert grid.shape == (2 * 48 + 3 * 3, 2 * 48 + 3 * 3)
     for i in range(4):
-        top, left = 1 + i // 2 * 49, 1 + i % 2 * 49
+        top, left = 3 + i // 2 * 51, 3 + i % 2 * 51
         assert np.array_equal(grid[top : top + 48 : 6, left : left + 48 : 6], images[i, ..., 0])
 
 
@@ -162,13 +162,13 @@ def test_classes_have_folders(draw, conditional):
 def test_the_trajectory_is_a_film_that_ends_with_the_images(draw, trained, tmp_path):
     images = draw("-n", 4, "--trajectory", tmp_path / "a.gif")["images"]
     with Image.open(tmp_path / "a.gif") as film:
-        assert film.size == (99, 99)
+        assert film.size == (105, 105)
         frames = []
         for i in range(film.n_frames):
             film.seek(i)
             frames.append(np.asarray(film.convert("L")))
     assert len(frames) > trained.chain.steps - 1
-    assert np.array_equal(frames[-1][1:49:6, 1:49:6], images[0, ..., 0])
+    assert np.array_equal(frames[-1][3:51:6, 3:51:6], images[0, ..., 0])
     assert not np.array_equal(frames[0], frames[-1])
 
 

@@ -168,7 +168,7 @@ def test_a_run_leaves_what_it_promises(run, capsys):
     ]
     for path in (run / "samples").iterdir():
         with Image.open(path) as picture:
-            assert picture.size == (2 * (8 * 6 + 1) + 1,) * 2
+            assert picture.size == (2 * 8 * 6 + 3 * 3,) * 2
             assert len(np.unique(np.asarray(picture))) > 10
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     assert read(run, "cpu").updates == 6
