@@ -87,6 +87,24 @@ def test_short_run_chains_begin_at_noise():
     assert negatives.std() == pytest.approx(1, abs=0.05)
 
 
+def test_acceptance_is_logged_at_every_tenth_update_and_changes_nothing(quadratic, monkeypatch):
+    def advance(step, **chain):
+        cd = module(quadratic, start="data", k=2, chain=Chain(**{"step_size": 0.4, **chain}))
+        figures = {}
+        cd.log = lambda name, value, **how: figures.update({name: float(value)})
+        monkeypatch.setattr(ContrastiveDivergence, "global_step", step)
+        return cd.advance(torch.zeros(20, 2), None), figures
+
+    end, figures = advance(9)
+    assert 0.5 < figures["chain/acceptance"] < 1
+    again, others = advance(8)
+    assert torch.equal(end, again)
+    assert "chain/acceptance" not in others
+    # descent has no law to accept by, and a step too large for its temperature is not accepted
+    assert "chain/acceptance" not in advance(9, temperature=0.0)[1]
+    assert advance(9, step_size=1.9, temperature=1e-6)[1]["chain/acceptance"] < 0.5
+
+
 def test_kl_term_reaches_the_weights_only_through_the_last_step(quadratic):
     x = torch.ones(3, 2)
     moved = last_step(quadratic, x, None, 0.25)
