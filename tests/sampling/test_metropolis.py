@@ -107,6 +107,7 @@ def test_a_rejected_chain_stays_where_it_is(sampler):
     assert torch.equal(result.x, torch.ones(5, 2))
     assert (result.info.acceptance == 0).all()
     torch.testing.assert_close(result.info.energy, torch.full((5,), 1e6))
+    torch.testing.assert_close(result.info.gradient, torch.full((5,), 2**0.5 * 1e6))
 
 
 @pytest.mark.parametrize("forbidden", [torch.inf, torch.nan])
