@@ -75,7 +75,10 @@ GRADIENT = [
      "x.to(torch.float32, copy=True)", LAW + "test_stationary_covariance_of_a_correlated_gaussian"),
     ("the start is not copied", "copy=True)", "copy=False)",
      STATE + "test_gives_the_same_in_every_grad_mode"),
-    ("bfloat16 reaches the energies of exact chains", "enabled=bf16", "enabled=True",
+    ("always in bfloat16", "enabled=bf16", "enabled=True",
+     CONTRACT + "test_bf16_keeps_the_chain_in_float32"),
+    ("somebody's autocast reaches exact chains", "enabled=bf16",
+     'enabled=bf16 or torch.is_autocast_enabled("cpu")',
      STATE + "test_keeps_to_float32_under_autocast"),
 ]  # fmt: skip
 

@@ -59,8 +59,6 @@ MODULE = [
     ("the probe draws from the chains' generator", "generator=stream(self.seed, *place, device=x.device)",
      "generator=self.generator",
      CD + "test_acceptance_is_logged_at_every_tenth_update_and_changes_nothing"),
-    ("classes are ignored", "y = y if self.classes else None\n        return chain.run", "return chain.run",
-     CD + "test_gradient_is_that_of_mean_energies"),
 ]  # fmt: skip
 
 ENERGY_MATCHING = [
