@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genconv.errors import UserError
 from genconv.eval.classifier import SmallClassifier
 from genconv.progress import progress
-from genconv.sampling.langevin import frozen
+from genconv.sampling import frozen
 
 __all__ = ["Extractor", "Features", "extract", "load_extractor"]
 

@@ -2,14 +2,11 @@
 
 from genconv.sampling.buffer import Draw, ReplayBuffer
 from genconv.sampling.chain import Chain
-from genconv.sampling.langevin import (
-    Generators,
-    LangevinInfo,
-    LangevinResult,
-    draw_noise,
-    frozen,
-    langevin,
-)
+from genconv.sampling.diagnostics import acceptance, ess, r_hat
+from genconv.sampling.gradient import Generators, draw_noise, frozen
+from genconv.sampling.hmc import MetropolisInfo, MetropolisResult, hmc
+from genconv.sampling.langevin import LangevinInfo, LangevinResult, langevin
+from genconv.sampling.mala import mala
 from genconv.sampling.schedule import Knots, value_at
 
 __all__ = [
@@ -19,9 +16,16 @@ __all__ = [
     "Knots",
     "LangevinInfo",
     "LangevinResult",
+    "MetropolisInfo",
+    "MetropolisResult",
     "ReplayBuffer",
+    "acceptance",
     "draw_noise",
+    "ess",
     "frozen",
+    "hmc",
     "langevin",
+    "mala",
+    "r_hat",
     "value_at",
 ]

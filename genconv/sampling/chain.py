@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genconv.sampling.langevin import Generators, LangevinResult, draw_noise, langevin
+from genconv.sampling.gradient import Generators, draw_noise
+from genconv.sampling.langevin import LangevinResult, langevin
 from genconv.sampling.schedule import Knots
 
 __all__ = ["Chain"]

@@ -1,21 +1,22 @@
 """Langevin dynamics: the one way in which genconv moves images downhill with noise."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
+from genconv.sampling.gradient import (
+    Generators,
+    copied,
+    draw_noise,
+    energy_and_gradient,
+    frozen,
+    norm,
+)
 from genconv.sampling.schedule import Knots, value_at
 
-__all__ = ["LangevinInfo", "LangevinResult", "draw_noise", "frozen", "langevin"]
-
-# convolutions read and write channels last; a chain laid out so is not rearranged at every step
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-Generators = torch.Generator | Sequence[torch.Generator] | None
+__all__ = ["LangevinInfo", "LangevinResult", "langevin"]
 
 
 class LangevinInfo(NamedTuple):
@@ -83,16 +84,12 @@ def langevin(
         The chains' end and what happened on the way.
     """
     with frozen(energy), torch.inference_mode(False), torch.no_grad():
-        # inference tensors cannot enter autograd; a clone made out here can
-        start = x.to(torch.float32, copy=True) if x.dtype != torch.float64 else x.clone()
-        y = y.clone() if y is not None else None
-        if layout := CHANNELS_LAST.get(x.ndim):
-            start = start.contiguous(memory_format=layout)
+        start, y = copied(x, y)
         x = start.clone()
         energies, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
         for step in range(steps):
             eta, heat = value_at(step_size, step), value_at(temperature, step)
-            energies, gradient = _energy_and_gradient(energy, x, y, bf16)
+            energies, gradient = energy_and_gradient(energy, x, y, bf16)
             if gradient_clip is not None:
                 gradient = gradient.clamp(-gradient_clip, gradient_clip)
             x = x.sub_(gradient, alpha=eta)
@@ -107,65 +104,5 @@ def langevin(
                 x = project(x)
             if callback is not None:
                 callback(step + 1, x)
-        info = LangevinInfo(energies, _norm(gradient), _norm(x - start))
+        info = LangevinInfo(energies, norm(gradient), norm(x - start))
     return LangevinResult(x.contiguous(), info)
-
-
-@contextmanager
-def frozen(energy: Callable[..., Tensor]) -> Iterator[None]:
-    """Hold a module in eval mode without parameter gradients; put back every flag afterwards.
-
-    Parametrised weights, such as spectrally normalised ones, are computed once for all steps.
-    """
-    modules = list(energy.modules()) if isinstance(energy, nn.Module) else []
-    parameters = list(energy.parameters()) if isinstance(energy, nn.Module) else []
-    training = [module.training for module in modules]
-    learning = [parameter.requires_grad for parameter in parameters]
-    try:
-        with ExitStack() as stack:
-            for module in modules:
-                module.training = False
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            stack.enter_context(parametrize.cached())
-            yield
-    finally:
-        for module, flag in zip(modules, training, strict=True):
-            module.training = flag
-        for parameter, flag in zip(parameters, learning, strict=True):
-            parameter.requires_grad_(flag)
-
-
-def draw_noise(
-    shape: Sequence[int],
-    generator: Generators = None,
-    *,
-    draw: Callable[..., Tensor] = torch.randn,
-    **kind: Any,
-) -> Tensor:
-    """Draw noise (N, *shape) from one generator, or row by row from a sequence of N of them.
-
-    Args:
-        shape: of the noise, batch first.
-        generator: see `langevin`.
-        draw: `torch.randn` or `torch.rand`.
-        kind: dtype and device.
-    """
-    if isinstance(generator, Sequence):
-        return torch.stack([draw(tuple(shape[1:]), generator=g, **kind) for g in generator])
-    return draw(tuple(shape), generator=generator, **kind)
-
-
-def _energy_and_gradient(
-    energy: Callable[..., Tensor], x: Tensor, y: Tensor | None, bf16: bool
-) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-            energies = energy(x) if y is None else energy(x, y)
-        (gradient,) = torch.autograd.grad(energies.sum(), x)
-    return energies.detach(), gradient
-
-
-def _norm(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=1)

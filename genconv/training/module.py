@@ -9,11 +9,14 @@ from torch import Tensor
 
 from genconv.checkpoint import Trained
 from genconv.energy import Energy
-from genconv.sampling import Chain, Knots, LangevinResult, ReplayBuffer, value_at
+from genconv.sampling import Chain, Knots, LangevinResult, ReplayBuffer, acceptance, value_at
 from genconv.seeds import derive, stream
 from genconv.training import distributed
 
 __all__ = ["EnergyModule"]
+
+# chains whose step is put to the Metropolis test now and then
+PROBE = 16
 
 
 class EnergyModule(pl.LightningModule):
@@ -110,7 +113,25 @@ class EnergyModule(pl.LightningModule):
                 "chain/saturated": (end.abs() >= 1).float().mean(),
             }
         )
+        self._log_acceptance(end[:PROBE], y if y is None else y[:PROBE])
         return end
+
+    def _log_acceptance(self, x: Tensor, y: Tensor | None) -> None:
+        # at the updates that are logged by default: two gradients of a few chains in ten updates
+        chain = self.chain.continued(1)
+        if (self.global_step + 1) % 10 or not chain.temperature > 0:
+            return
+        # noise of its own, so that looking at the chains does not change them
+        place = ("probe", self.global_rank, self.global_step)
+        accepted = acceptance(
+            self.energy,
+            x,
+            y if self.classes else None,
+            step_size=chain.step_size,
+            temperature=chain.temperature,
+            generator=stream(self.seed, *place, device=x.device),
+        )
+        self.log("chain/acceptance", accepted.mean())
 
     def log_energies(self, data: Tensor, chains: Tensor) -> None:
         """Log the mean energies of data and chains, and their gap in standard deviations too."""

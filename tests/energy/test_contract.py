@@ -127,6 +127,14 @@ def test_reference_adds_the_gaussian():
     torch.testing.assert_close(with_reference(x) - without(x), gaussian, rtol=1e-4, atol=1e-4)
 
 
+def test_energies_of_parts_add_up():
+    # a network that looks at one pixel at a time gives two images side by side the sum of both
+    energy = GenerativeConvNet(1, widths=(4, 4), kernels=1, reference=1.0)
+    a, b = torch.randn(2, 3, 1, 8, 8)
+    both = energy(torch.cat([a, b], -1))
+    torch.testing.assert_close(both, energy(a) + energy(b), rtol=1e-4, atol=1e-4)
+
+
 def test_an_unknown_class_is_named_and_not_imported():
     with pytest.raises(UserError, match=r"os\.system"):
         build({"class": "os.system", "arguments": {"command": "true"}})

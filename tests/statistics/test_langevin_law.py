@@ -3,29 +3,18 @@
 With E = x²/2s² a step is x' = r x + σ ξ, r = 1 - η/s², σ² = 2 η T, whose law is Gaussian for ever.
 """
 
-import math
-
 import pytest
 import torch
+from scipy import stats
 
 from genconv.sampling import langevin
+from tests.statistics.laws import check_moments, gaussian, p_value, seeded
 
 CHAINS = 200_000
 
 
-def gaussian(variance):
-    return lambda x: x.square().flatten(1).sum(1) / (2 * variance)
-
-
 def run(energy, x, seed=0, **how):
-    return langevin(energy, x, generator=torch.Generator().manual_seed(seed), **how).x.double()
-
-
-def check_moments(x, mean, variance):
-    """A z-test at 4 standard errors of the mean and the variance of Gaussian samples."""
-    n = x.numel()
-    assert abs(x.mean() - mean) < 4 * math.sqrt(variance / n)
-    assert abs(x.var() - variance) < 4 * variance * math.sqrt(2 / n)
+    return langevin(energy, x, generator=seeded(seed), **how).x.double()
 
 
 def test_stationary_variance_has_the_bias_of_its_step_size():
@@ -94,6 +83,22 @@ def test_clamping_a_flat_energy_leaves_mass_at_the_walls():
     )
     # a chain at a wall stays there with probability a half: 12 % of all in the long run
     assert (x.abs() == 1).double().mean() == pytest.approx(0.12, abs=0.02)
+
+
+def test_reflecting_a_flat_energy_leaves_it_uniform():
+    def reflected(x):
+        # into the zigzag of period 4 that is the identity on [-1, 1]
+        return 1 - ((x + 1) % 4 - 2).abs()
+
+    x = run(
+        lambda x: (0 * x).sum(1),
+        torch.zeros(CHAINS, 1),
+        steps=100,
+        step_size=0.2**2 / 2,
+        project=reflected,
+    )
+    assert x.abs().max() <= 1
+    assert p_value(x, stats.uniform(-1, 2).cdf) > 1e-3
 
 
 def test_annealing_finds_the_weights_of_two_modes_and_a_short_run_does_not():

@@ -87,6 +87,25 @@ def test_short_run_chains_begin_at_noise():
     assert negatives.std() == pytest.approx(1, abs=0.05)
 
 
+def test_acceptance_is_logged_at_every_tenth_update_and_changes_nothing(quadratic, monkeypatch):
+    def advance(step, **chain):
+        cd = module(quadratic, start="data", k=2, chain=Chain(**{"step_size": 0.4, **chain}))
+        figures = {}
+        cd.log = lambda name, value, **how: figures.update({name: float(value)})
+        monkeypatch.setattr(ContrastiveDivergence, "global_step", step)
+        ends = [cd.advance(torch.zeros(20, 2), None) for _ in range(2)]
+        return torch.stack(ends), figures
+
+    end, figures = advance(9)
+    assert 0.5 < figures["chain/acceptance"] < 1
+    again, others = advance(8)
+    assert torch.equal(end, again)
+    assert "chain/acceptance" not in others
+    # descent has no law to accept by, and a step too large for its temperature is not accepted
+    assert "chain/acceptance" not in advance(9, temperature=0.0)[1]
+    assert advance(9, step_size=1.9, temperature=1e-6)[1]["chain/acceptance"] < 0.5
+
+
 def test_kl_term_reaches_the_weights_only_through_the_last_step(quadratic):
     x = torch.ones(3, 2)
     moved = last_step(quadratic, x, None, 0.25)
@@ -109,6 +128,43 @@ def test_entropy_grows_by_the_log_of_a_scale():
     assert gradient.isfinite().all()
     # moving along it spreads the samples
     assert entropy(x + 0.01 * gradient, x + 0.01 * gradient) > entropy(x, x)
+
+
+def test_entropy_is_rewarded(quadratic):
+    x = torch.randn(20, 2)
+    plain, rewarded = (
+        module(quadratic, start="data", k=1, entropy=w, chain=Chain(step_size=0.0)).training_step(
+            (x, None), 0
+        )
+        for w in (0.0, 0.5)
+    )
+    torch.testing.assert_close(rewarded - plain, -0.5 * entropy(x, x))
+
+
+def test_entropy_teaches_the_samples_and_not_their_neighbours():
+    x, others = torch.randn(9, 3, requires_grad=True), torch.randn(9, 3, requires_grad=True)
+    entropy(x, others).backward()
+    assert x.grad.abs().max() > 0
+    assert others.grad is None
+
+
+def test_noise_on_the_data_has_its_scale(quadratic):
+    seen = []
+    quadratic.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    cd = module(quadratic, start="noise", k=1, noise=0.1, chain=Chain(step_size=0.1))
+    cd.training_step((torch.full((500, 2), 7.0), None), 0)
+    data = seen[-1][:500]
+    assert data.mean() == pytest.approx(7, abs=4 * 0.1 / 1000**0.5)
+    assert data.std() == pytest.approx(0.1, rel=0.1)
+
+
+def test_restarted_chains_begin_at_noise_and_the_others_go_on():
+    cd = module(GenerativeConvNet(widths=(4,)), k=1, chain=Chain(step_size=0.0, start="uniform"))
+    cd.buffer = ReplayBuffer(16, (1, 8, 8), restart=0.25)
+    cd.buffer.images.fill_(255)
+    end = cd.negatives(torch.zeros(16, 1, 8, 8), None)
+    fresh = (end.flatten(1) < 0.9).any(1)
+    assert fresh.tolist() == [True] * 4 + [False] * 12
 
 
 def test_one_pass_gives_both_energies(quadratic):

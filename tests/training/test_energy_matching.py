@@ -109,3 +109,14 @@ def test_contrastive_phase_is_floored_and_trimmed(module):
     assert floored.item() == pytest.approx(plain.item() + 1)
     (gradient,) = torch.autograd.grad(floored, module.energy.head.weight)
     assert gradient.abs().max() == 0
+
+
+@pytest.mark.parametrize(("step", "contrastive"), [(0, False), (2, False), (3, True), (4, True)])
+def test_the_second_phase_begins_at_its_update(module, monkeypatch, step, contrastive):
+    monkeypatch.setattr(EnergyMatching, "global_step", step)
+    logged = []
+    module.log = lambda name, value, **how: logged.append((name, value.item()))
+    module._contrastive = lambda x: torch.tensor(100.0)
+    loss = module.training_step((torch.rand(16, 1, 8, 8), None), 0)
+    expected = dict(logged)["loss/transport"] + 100 * contrastive
+    assert loss.item() == pytest.approx(expected)

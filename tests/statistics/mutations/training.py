@@ -1,0 +1,115 @@
+"""Mistakes in objectives, in the module that they share, in weight averaging, and in energies."""
+
+# ruff: noqa: E501 - a mistake is a line of code, which is not broken here
+
+from tests.statistics.mutations.mutant import Mutant
+
+CD = "training/test_contrastive.py::"
+MATCHING = "training/test_energy_matching.py::"
+AVERAGE = "training/test_callbacks.py::test_average_is_the_recurrence"
+CONTRACT = "energy/test_contract.py::"
+LEARNING = "statistics/test_learning.py::"
+
+CONTRASTIVE = [
+    ("data are pushed up and samples down", "gap = e_data.mean() - e_chains.mean()",
+     "gap = e_chains.mean() - e_data.mean()", CD + "test_gradient_is_that_of_mean_energies"),
+    ("the squares are rewarded", "gap + self.alpha", "gap - self.alpha",
+     CD + "test_regularisation_is_the_mean_square"),
+    ("only the data's squares count", "e_data.square().mean() + e_chains.square().mean()",
+     "e_data.square().mean()", CD + "test_regularisation_is_the_mean_square"),
+    ("the noise on the data is not scaled", "x + self.noise * draw_noise(", "x + draw_noise(",
+     CD + "test_noise_on_the_data_has_its_scale"),
+    ("the last step has no graph", "create_graph=True", "create_graph=False",
+     CD + "test_kl_term_reaches_the_weights_only_through_the_last_step"),
+    ("the last step goes uphill", "return x - step_size * gradient", "return x + step_size * gradient",
+     CD + "test_kl_term_reaches_the_weights_only_through_the_last_step"),
+    ("the KL term lets the energy itself learn",
+     "            with frozen(self.energy):\n                energies",
+     "            if True:\n                energies",
+     CD + "test_kl_term_reaches_the_weights_only_through_the_last_step"),
+    ("the KL term raises the samples' energy", "loss + self.kl", "loss - self.kl",
+     CD + "test_kl_term_reaches_the_weights_only_through_the_last_step"),
+    ("samples are drawn together", "- self.entropy * entropy(", "+ self.entropy * entropy(",
+     CD + "test_entropy_is_rewarded"),
+    ("every sample is its own neighbour", "distance.masked_fill(own, torch.inf)", "distance",
+     CD + "test_entropy_grows_by_the_log_of_a_scale"),
+    ("a detach is missing", "others.detach().flatten(1)", "others.flatten(1)",
+     CD + "test_entropy_teaches_the_samples_and_not_their_neighbours"),
+    ("data and chains change places",
+     "return energies[: len(data)], energies[len(data) :]",
+     "return energies[len(data) :], energies[: len(data)]", CD + "test_one_pass_gives_both_energies"),
+]  # fmt: skip
+
+MODULE = [
+    ("data are written into the buffer", "buffer.write(draw, end)", "buffer.write(draw, x)",
+     CD + "test_data_never_enter_the_buffer"),
+    ("chains stand still", "end = self.advance(start, draw.y)", "end = start",
+     LEARNING + "test_persistent_chains_learn_the_energy_whose_biased_law_is_that_of_the_data"),
+    ("the buffer is not written", "buffer.write(draw, end)", "pass",
+     LEARNING + "test_persistent_chains_learn_the_energy_whose_biased_law_is_that_of_the_data"),
+    ("restarted chains go on", "start[: draw.fresh] = self._new_chains(draw.fresh, shape, labels)",
+     "pass", CD + "test_restarted_chains_begin_at_noise_and_the_others_go_on"),
+    ("going on chains are restarted", "start[: draw.fresh] = self._new_chains(draw.fresh, shape, labels)",
+     "start = self._new_chains(len(start), shape, draw.y)",
+     CD + "test_restarted_chains_begin_at_noise_and_the_others_go_on"),
+    ("new chains do not settle", "return self._run(self.chain, x, y).x if self.settle else x",
+     "return x", MATCHING + "test_new_chains_travel_the_whole_way"),
+    ("the buffer begins bare", "self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))", "pass",
+     MATCHING + "test_buffer_begins_settled"),
+    ("the probe draws from the chains' generator", "generator=stream(self.seed, *place, device=x.device)",
+     "generator=self.generator",
+     CD + "test_acceptance_is_logged_at_every_tenth_update_and_changes_nothing"),
+]  # fmt: skip
+
+ENERGY_MATCHING = [
+    ("time runs backwards", "((1 - t) * x0 + t * x1)", "(t * x0 + (1 - t) * x1)",
+     MATCHING + "test_loss_looks_at_the_point_on_the_line"),
+    ("the velocity points back", "(gradient + x1 - x0)", "(gradient - x1 + x0)",
+     LEARNING + "test_optimum_of_energy_matching_between_two_gaussians"),
+    ("the loss has no graph", "create_graph=True", "create_graph=False",
+     MATCHING + "test_learns_the_way_between_two_gaussians"),
+    ("times are not uniform", "draw=torch.rand, device=x.device)", "draw=torch.randn, device=x.device)",
+     LEARNING + "test_optimum_of_energy_matching_between_two_gaussians"),
+    ("the second phase never begins", "if self.global_step >= self.transport_updates", "if False",
+     MATCHING + "test_the_second_phase_begins_at_its_update"),
+    ("the second phase begins late", "self.global_step >= self.transport_updates",
+     "self.global_step > self.transport_updates",
+     MATCHING + "test_the_second_phase_begins_at_its_update"),
+    ("samples are pulled down", "self.weight * (e_data.mean() - e_chains.mean())",
+     "self.weight * (e_chains.mean() - e_data.mean())",
+     MATCHING + "test_contrastive_phase_is_floored_and_trimmed"),
+    ("the floor is a ceiling", "loss.clamp_min(self.floor)", "loss.clamp_max(self.floor)",
+     MATCHING + "test_contrastive_phase_is_floored_and_trimmed"),
+    ("the lowest are trimmed", "e_chains.sort().values", "e_chains.sort(descending=True).values",
+     MATCHING + "test_contrastive_phase_is_floored_and_trimmed"),
+    ("pairs are the worst", "linear_sum_assignment(cost.cpu().numpy())",
+     "linear_sum_assignment(-cost.cpu().numpy())",
+     MATCHING + "test_transport_pairs_each_image_with_its_own_noise"),
+]  # fmt: skip
+
+CALLBACKS = [
+    ("the average is never updated", "torch._foreach_lerp_(averages, weights, 1 - keep)", "pass", AVERAGE),
+    ("the average forgets what it should keep", "1 - keep)", "keep)", AVERAGE),
+    ("fresh weights are not forgotten", "keep = min(decay, (1 + n) / (10 + n))", "keep = decay", AVERAGE),
+]  # fmt: skip
+
+CONVNET = [
+    ("energies are summed in bfloat16", "widen(self.head(self.features(x)))",
+     "self.head(self.features(x))", CONTRACT + "test_gives_one_float32_number_for_each_image"),
+    ("the batch is summed", "responses.flatten(1).sum(1)", "responses.sum()",
+     CONTRACT + "test_gives_one_float32_number_for_each_image"),
+    ("responses are averaged", "responses.flatten(1).sum(1)", "responses.flatten(1).mean(1)",
+     CONTRACT + "test_energies_of_parts_add_up"),
+    ("the reference is twice as narrow", "(2 * self.reference**2)", "self.reference**2",
+     CONTRACT + "test_reference_adds_the_gaussian"),
+]  # fmt: skip
+
+MUTANTS = [
+    Mutant(name, file, old, new, test)
+    for file, group in [
+        ("training/contrastive.py", CONTRASTIVE), ("training/module.py", MODULE),
+        ("training/energy_matching.py", ENERGY_MATCHING), ("training/callbacks.py", CALLBACKS),
+        ("energy/convnet.py", CONVNET),
+    ]
+    for name, old, new, test in group
+]  # fmt: skip
