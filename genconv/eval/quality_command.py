@@ -91,6 +91,11 @@ def check(options: argparse.Namespace) -> tuple[int, int]:
         # not `value < least`, which a NaN would pass
         if value is not None and not value >= least:
             raise UserError(f"{flag} must be at least {least}, not {value}")
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device {options.device!r} here") from error
     if options.weights and options.features:
         raise UserError("--weights are the Inception network's; leave them or --features out")
     shard, shards = parse_shard(options.shard)
@@ -128,7 +133,6 @@ def main(args: list[str] | None = None) -> None:
     """Draw, look, compare, and say what the numbers are of."""
     options = parse(args)
     shard, shards = check(options)
-    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     options.batch_size = min(options.batch_size, BLOCK)
     # what may be missing is asked for before anything long
     network = None
