@@ -62,7 +62,9 @@ def extract(
     if isinstance(extractor, nn.Module):
         extractor.to(device)
     features, logits = [], []
-    with frozen(extractor), torch.no_grad():
+    # TF32, which cuDNN takes unasked, would cost more digits than numbers are published with
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with frozen(extractor), torch.no_grad(), exact:
         starts = range(0, len(images), batch_size)
         for start in progress(starts, "extracting features") if bar else starts:
             batch = images[start : start + batch_size].to(device)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 import genconv
 from genconv.errors import UserError, command
+from genconv.eval.kept import shelf
 from genconv.eval.quality_features import MOST, Looking, Seen, look
 from genconv.eval.quality_networks import Network, inception, other, own
 from genconv.eval.quality_numbers import SETTINGS, Number, compare, warnings_of
@@ -34,7 +35,7 @@ __all__ = ["main"]
 EPILOG = """\
 The first run downloads the Inception network's weights (91 MB) once; where there is no network,
 docs/quality.md says which file to put where. Samples, and what was seen in images, are kept in
-ROOT/cache/quality: a run that was cut short goes on where it stopped, and another -n, reference or
+ROOT/cache: a run that was cut short goes on where it stopped, and another -n, reference or
 network begins with what is there. With --shard I/K a process only does its part of the drawing and
 looking; when all have, the same command without --shard gives the numbers.
 """
@@ -151,7 +152,7 @@ def main(args: list[str] | None = None) -> None:
     images = load_reference(options, sources[0].shape)
     network = network or own(options, images)
     reference = held(options.data, options.split, images.images)
-    folder = options.root / "cache" / "quality"
+    folder = shelf(options.root)
     looking = Looking(network, folder, options.batch_size, options.device)
     if shards > 1:
         done = 0
@@ -169,7 +170,8 @@ def main(args: list[str] | None = None) -> None:
             real,
             published=network.published,
             infinity=options.infinity,
-            device=options.device,
+            # float64 is for CPUs and CUDA
+            device=options.device if options.device.startswith("cuda") else "cpu",
         )
         results.append((source, numbers, warnings))
         if options.neighbours is not None and source is sources[0]:

@@ -11,6 +11,7 @@ from genconv.errors import UserError
 from genconv.eval.classifier import SmallClassifier, train_classifier
 from genconv.eval.features import Extractor, extract, load_extractor
 from genconv.eval.inception_weights import SHA256, find_weights, load_inception, sha256_of
+from genconv.eval.kept import shelf
 from genconv.eval.quality_sources import digest, fitting
 
 __all__ = ["Network", "inception", "other", "own"]
@@ -62,7 +63,7 @@ def own(options: argparse.Namespace, reference: Images) -> Network:
         raise UserError(f"{options.data} has no labels to train on; give --features FILE")
     labels = hashlib.sha256(reference.labels.numpy().data).hexdigest()
     key = hashlib.sha256((digest(reference.images) + labels).encode()).hexdigest()[:16]
-    path = options.root / "cache" / "quality" / f"classifier-{key}.safetensors"
+    path = shelf(options.root) / f"classifier-{key}.safetensors"
     try:
         SmallClassifier.load(path)
     except UserError:

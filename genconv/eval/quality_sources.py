@@ -14,7 +14,7 @@ from torch import Tensor
 from genconv.checkpoint import CARD, read
 from genconv.data import Images, load_images
 from genconv.errors import UserError
-from genconv.eval.kept import kept
+from genconv.eval.kept import kept, shelf
 from genconv.eval.ood_sets import split_of
 from genconv.sample import sample
 
@@ -126,9 +126,12 @@ def _drawn(name: str, options: argparse.Namespace) -> Source:
         "chain": json.loads(json.dumps(chain.to_dict())),
         "seed": options.seed,
         "precision": options.precision,
+        # the generators of a GPU give other noise
+        "device": torch.device(options.device).type,
     }
-    key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-    folder = options.root / "cache" / "quality" / f"samples-{key}"
+    whole = json.dumps([job, trained.card()["energy"]], sort_keys=True)
+    key = hashlib.sha256(whole.encode()).hexdigest()[:16]
+    folder = shelf(options.root) / f"samples-{key}"
 
     def draw(rows: range) -> Tensor:
         pieces = [

@@ -26,6 +26,7 @@ from genconv.eval import (
     precision_recall_density_coverage,
 )
 from genconv.eval.__main__ import main
+from genconv.eval.kept import shelf
 from genconv.images import save_png
 from genconv.sample import sample
 
@@ -95,7 +96,7 @@ def values(report, which=0):
 
 
 def kept(tmp_path, kind, root="root"):
-    return sorted((tmp_path / root / "cache" / "quality").glob(f"{kind}-*/*.npz"))
+    return sorted(shelf(tmp_path / root).glob(f"{kind}-*/*.npz"))
 
 
 def test_numbers_are_those_of_the_library(judge, network, trained, run):
@@ -302,7 +303,7 @@ def test_a_classifier_is_trained_on_the_reference_once(judge, monkeypatch, tmp_p
     again, told = judge("digits:test", features="train")
     assert calls == [False]
     assert values(again) == values(report)
-    (path,) = (tmp_path / "root" / "cache" / "quality").glob("classifier-*.safetensors")
+    (path,) = shelf(tmp_path / "root").glob("classifier-*.safetensors")
     assert str(path) in told.out
     model, test = SmallClassifier.load(path), load_images("digits", "test")
     known = extract(model, test.images).logits.argmax(1) == test.labels
