@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ from genconv.eval import (
 )
 from genconv.eval.__main__ import main
 from genconv.eval.kept import shelf
+from genconv.eval.quality_features import Looking, look
+from genconv.eval.quality_sources import held
 from genconv.images import save_png
 from genconv.sample import sample
 
@@ -245,14 +248,26 @@ def test_float32_features_are_kept_as_such_and_others_are_not_rounded(tmp_path):
 
 
 def test_rows_of_a_very_large_set_are_chosen_and_its_moments_are_of_all(
-    judge, looks, monkeypatch, tmp_path
+    judge, network, monkeypatch
 ):
+    images = load_images("digits", "train").images
     whole = values(judge("digits:test")[0])
     monkeypatch.setattr("genconv.eval.quality_features.MOST", 400)
-    report, _ = judge("digits:test", "--neighbours", tmp_path / "a.png")
-    capped = values(report)
-    assert capped["feature_distance"] == whole["feature_distance"]
+    monkeypatch.setattr("genconv.eval.quality_features.TOGETHER", 2)
+    capped = values(judge("digits:test")[0])
+    assert capped["feature_distance"] == pytest.approx(whole["feature_distance"], rel=1e-6)
     assert capped["coverage"] > whole["coverage"]
+    looking = Looking(quality_networks.other(network), Path("none"), 256, "cpu")
+    monkeypatch.setattr(looking, "_block", pixels_of)
+    seen = look(looking, held("digits", "train", images), 0)
+    assert (seen.n, len(seen.features), len(seen.rows)) == (1497, 400, 400)
+    assert len(seen.rows.unique()) == 400
+    assert torch.equal(seen.features, images[seen.rows].flatten(1).float())
+    torch.testing.assert_close(seen.moments.mean, images.flatten(1).double().mean(0))
+
+
+def pixels_of(images):
+    return {"features": images.flatten(1).float().numpy()}
 
 
 def test_only_the_published_network_gives_fid(judge, network, monkeypatch):
