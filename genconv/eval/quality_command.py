@@ -107,6 +107,8 @@ def check(options: argparse.Namespace) -> tuple[int, int]:
         )
     for path in (options.json, options.neighbours):
         if path is not None:
+            if path.is_dir():
+                raise UserError(f"{path} is a folder; name a file in it")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -114,6 +116,19 @@ def check(options: argparse.Namespace) -> tuple[int, int]:
                     f"cannot make the folder {path.parent}: {error.strerror}"
                 ) from error
     return shard, shards
+
+
+def open_all(options: argparse.Namespace) -> list[Source]:
+    """Open the sources, all of whose images must have one shape."""
+    sources: list[Source] = []
+    for name in options.sources:
+        sources.append(open_source(name, options, sources[0].shape if sources else None))
+        if sources[-1].shape != sources[0].shape:
+            raise UserError(
+                f"{name} has images of shape {sources[-1].shape} and {sources[0].name} of "
+                f"{sources[0].shape}; compare images of one shape"
+            )
+    return sources
 
 
 def neighbours(path: Path, source: Source, fake: Seen, real: Seen, images: torch.Tensor) -> None:
@@ -141,16 +156,10 @@ def main(args: list[str] | None = None) -> None:
         network = inception(options.weights)
     elif options.features != "train":
         network = other(Path(options.features))
-    sources: list[Source] = []
-    for name in options.sources:
-        sources.append(open_source(name, options, sources[0].shape if sources else None))
-        if sources[-1].shape != sources[0].shape:
-            raise UserError(
-                f"{name} has images of shape {sources[-1].shape} and {sources[0].name} of "
-                f"{sources[0].shape}; compare images of one shape"
-            )
+    sources = open_all(options)
     images = load_reference(options, sources[0].shape)
     network = network or own(options, images)
+    network.check(images.shape)
     reference = held(options.data, options.split, images.images)
     folder = shelf(options.root)
     looking = Looking(network, folder, options.batch_size, options.device)
@@ -208,13 +217,11 @@ def publish(
         console.print(table)
         for sentence in [f"{n.label}: {n.error}" for n in numbers.values() if n.error]:
             console.print(sentence, markup=False, soft_wrap=True)
-        told = ", ".join(f"{key} {value}" for key, value in source.about.items() if value)
-        console.print(f"samples: {told}", markup=False, soft_wrap=True)
+        console.print(f"samples: {told(source.about)}", markup=False, soft_wrap=True)
         for sentence in warnings:
             print(f"warning: {source.name}: {sentence}", file=sys.stderr)
     for name in ("reference", "extractor"):
-        told = ", ".join(f"{key} {value}" for key, value in how[name].items() if value)
-        console.print(f"{name}: {told}", markup=False, soft_wrap=True)
+        console.print(f"{name}: {told(how[name])}", markup=False, soft_wrap=True)
     if options.json is not None:
         report = {
             "protocol": how,
@@ -227,11 +234,16 @@ def publish(
                 for source, numbers, warnings in results
             ],
         }
-        with replacing(options.json) as part_:
-            part_.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        with replacing(options.json) as file:
+            file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     for path in (options.json, options.neighbours):
         if path is not None:
             print(f"wrote {path}")
+
+
+def told(about: dict[str, Any]) -> str:
+    """Write plain values as one line."""
+    return ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genconv.data import Images, load_images
 from genconv.errors import UserError
 from genconv.eval.classifier import SmallClassifier, train_classifier
@@ -32,6 +34,20 @@ class Network:
     sha256: str
     published: bool
     about: dict[str, Any]
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Show the network one image (C, H, W), before anything long depends on it.
+
+        Raises:
+            UserError: it does not take such images.
+        """
+        try:
+            extract(self.extractor, torch.zeros(1, *shape, dtype=torch.uint8), bar=False)
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"{self.about['network']} does not take images of shape {shape}: {last}"
+            ) from error
 
 
 def inception(path: Path | None) -> Network:
@@ -77,13 +93,13 @@ def own(options: argparse.Namespace, reference: Images) -> Network:
             device=options.device,
         )
         model.about |= {"data": Path(options.data).name, "split": options.split}
-        if options.split != "test" and (accuracy := test_accuracy(model, options, reference.shape)):
+        if options.split != "test" and (accuracy := accuracy_of(model, options, reference.shape)):
             model.about["accuracy"] = accuracy
         model.save(path)
     return other(path)
 
 
-def test_accuracy(
+def accuracy_of(
     model: SmallClassifier, options: argparse.Namespace, shape: tuple[int, ...]
 ) -> float | None:
     """Return the share of test images that a classifier knows, if there are any."""

@@ -135,6 +135,7 @@ def test_protocol_is_beside_the_numbers(judge, network, run, trained):
     assert len(how["reference"]["sha256"]) == len(how["extractor"]["sha256"]) == 64
     assert how["extractor"]["resize"] == "none"
     assert "divisor 10" in how["settings"]["score"]
+    assert "seed 0" in judge(run, "-n", 20)[1].out
     for word in ("n 20", "seed 3", "averaged", "'start': 'normal'", how["extractor"]["sha256"]):
         assert word in told.out
 
@@ -388,6 +389,10 @@ def test_sources_that_do_not_fit(judge, tmp_path, run):
         judge(films)
     with pytest.raises(UserError, match="no such folder or file"):
         judge(tmp_path / "none")
+    with pytest.raises(UserError, match=r"does not take images of shape \(3, 9, 9\)"):
+        judge(coloured, data=coloured)
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        judge("digits:test", "--neighbours", tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the folder"):
         judge("digits:test", "--neighbours", tmp_path / "file" / "a.png")
