@@ -160,7 +160,9 @@ def main(args: list[str] | None = None) -> None:
     images = load_reference(options, sources[0].shape)
     network = network or own(options, images)
     network.check(images.shape)
-    reference = held(options.data, options.split, images.images)
+    # a file has no splits
+    split = None if Path(options.data).is_file() else options.split
+    reference = held(options.data, split, images.images)
     folder = shelf(options.root)
     looking = Looking(network, folder, options.batch_size, options.device)
     if shards > 1:
@@ -209,7 +211,8 @@ def publish(
     """Print the tables with their protocol; write the JSON."""
     console = Console(highlight=False, emoji=False)
     for source, numbers, warnings in results:
-        title = f"{source.name} against {options.data} {options.split}"
+        reference = " ".join(filter(None, (how["reference"][key] for key in ("source", "split"))))
+        title = f"{source.name} against {reference}"
         table = Table("", "value", "std", title=Text(title), title_justify="left")
         for number in numbers.values():
             value, std = ("-" if x is None else f"{x:.4g}" for x in (number.value, number.std))

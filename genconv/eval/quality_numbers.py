@@ -123,8 +123,8 @@ def warnings_of(fake: Seen, real: Seen) -> list[str]:
     """Return what must be said beside the numbers."""
     d = fake.features.shape[1]
     return [
-        f"{whose} are {seen.n}, fewer than the {d} features: the covariance is singular, and the "
-        "Fréchet distance means little and is far too high"
+        f"{seen.n} {whose} are fewer than the {d} features: the covariance is singular, and the "
+        "Fréchet distance lies far too high and means little"
         for whose, seen in (("samples", fake), ("reference images", real))
         if seen.n < d
     ]

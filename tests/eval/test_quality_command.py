@@ -223,6 +223,7 @@ def test_features_are_kept_by_what_is_in_the_images(judge, network, looks, tmp_p
     changed, _ = judge("digits:test", data=write(tmp_path / "data.npz", data))
     assert sum(looks) == 300 + 1497 + 512
     assert values(changed) != values(before)
+    assert changed["protocol"]["reference"]["split"] is None
     assert changed["protocol"]["reference"]["sha256"] != before["protocol"]["reference"]["sha256"]
     other = SmallClassifier(1, 10, 8)
     other.save(tmp_path / "other.safetensors")
