@@ -169,9 +169,10 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 def _radii(x: Tensor, k: int, chunk: int) -> Tensor:
     # the nearest neighbour of a row is the row itself
     rows = progress(x.split(chunk), "neighbours")
-    return torch.cat([_squared_distances(row, x).kthvalue(k + 1, dim=1).values for row in rows])
+    nearest = [_squared_distances(row, x).topk(k + 1, dim=1, largest=False) for row in rows]
+    return torch.cat([found.values[:, k] for found in nearest])
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     squares = x.square().sum(1)[:, None] + y.square().sum(1)
-    return (squares - 2 * x @ y.T).clamp(min=0)
+    return squares.addmm_(x, y.T, alpha=-2).clamp_(min=0)
