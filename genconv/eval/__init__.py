@@ -4,6 +4,8 @@ from genconv.eval.classifier import SmallClassifier, train_classifier
 from genconv.eval.detection import Detection, aupr, auroc, average, detect, fpr_at_95, roc
 from genconv.eval.features import Extractor, Features, extract, load_extractor
 from genconv.eval.frechet import Moments, frechet_distance, frechet_infinity
+from genconv.eval.inception import Inception
+from genconv.eval.inception_weights import load_inception
 from genconv.eval.quality import (
     MeanStd,
     Overlap,
@@ -20,6 +22,7 @@ __all__ = [
     "Detection",
     "Extractor",
     "Features",
+    "Inception",
     "MeanStd",
     "Moments",
     "Overlap",
@@ -38,6 +41,7 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "load_extractor",
+    "load_inception",
     "measure",
     "needed",
     "precision_recall_density_coverage",

@@ -1,4 +1,4 @@
-"""The evaluation commands: `python -m genconv.eval ood|score`."""
+"""The evaluation commands: `python -m genconv.eval ood|quality|score`."""
 
 import sys
 from importlib import import_module
@@ -7,6 +7,7 @@ from genconv.errors import UserError, command
 
 COMMANDS = {
     "ood": "how well an energy tells a set of images from others",
+    "quality": "FID, IS, KID, precision, recall, density and coverage of samples",
     "score": "a number for every image of a folder, and which do not belong",
 }
 

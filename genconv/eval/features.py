@@ -31,6 +31,7 @@ def extract(
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    bar: bool = True,
 ) -> Features:
     """Show images to a network, batch by batch, in eval mode and without gradients.
 
@@ -45,6 +46,7 @@ def extract(
         images: uint8 (N, C, H, W), N > 0, on any device.
         batch_size: images shown at once.
         device: where the network works.
+        bar: show progress.
 
     Returns:
         Features, flattened to (N, D), and logits.
@@ -60,8 +62,11 @@ def extract(
     if isinstance(extractor, nn.Module):
         extractor.to(device)
     features, logits = [], []
-    with frozen(extractor), torch.no_grad():
-        for start in progress(range(0, len(images), batch_size), "extracting features"):
+    # TF32, which cuDNN takes unasked, would cost more digits than numbers are published with
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with frozen(extractor), torch.no_grad(), exact:
+        starts = range(0, len(images), batch_size)
+        for start in progress(starts, "extracting features") if bar else starts:
             batch = images[start : start + batch_size].to(device)
             seen = extractor(batch)
             pooled, scores = seen if isinstance(seen, tuple | list) else (seen, None)

@@ -1,14 +1,20 @@
 """Distances between the normal laws that two sets of features would follow."""
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genconv.errors import UserError
+from genconv.progress import progress
 
 __all__ = ["Moments", "frechet_distance", "frechet_infinity"]
+
+# rows in float64 at once, which bounds the memory beside features that are kept in float32
+PIECE = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +33,15 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
-        """Take the moments of features (N, D), N > 0, in float64.
+        """Take the moments of features (N, D), N > 0, in float64, a piece at a time.
 
         Raises:
             UserError: the features have another shape, or are not finite.
         """
         if features.ndim != 2 or len(features) == 0:
             raise UserError(f"moments need features (N, D), not {tuple(features.shape)}")
+        if len(features) > PIECE:
+            return reduce(add, (cls.of(piece) for piece in features.split(PIECE)))
         features = features.double()
         mean = features.mean(0)
         if not torch.isfinite(mean).all():
@@ -119,7 +127,7 @@ def frechet_infinity(
     order = np.random.RandomState(seed)
     sizes = np.linspace(smallest, n, points).astype(int)
     distances = []
-    for size in sizes:
+    for size in progress(sizes, "subsets for infinity"):
         chosen = torch.from_numpy(order.permutation(n)[:size])
         moments = Moments.of(features[chosen.to(features.device)])
         moments._check(reference)

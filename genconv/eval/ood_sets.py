@@ -20,7 +20,16 @@ from genconv.errors import UserError
 from genconv.images import to_pil
 from genconv.seeds import stream
 
-__all__ = ["BUILT_IN", "CONTROL", "ENDS", "Set", "controlled", "load_inside", "load_outside"]
+__all__ = [
+    "BUILT_IN",
+    "CONTROL",
+    "ENDS",
+    "Set",
+    "controlled",
+    "load_inside",
+    "load_outside",
+    "split_of",
+]
 
 BUILT_IN = ("constant", "uniform", "interpolation")
 ENDS = ("", ".npz")
@@ -107,7 +116,7 @@ def load_inside(options: argparse.Namespace, shape: Sequence[int]) -> tuple[Set,
 def load_outside(name: str, inside: Tensor, options: argparse.Namespace) -> Set:
     """Make a built-in set, or load `NAME` or `NAME:SPLIT`; by default the split is "test".
 
-    A folder that is not split is taken whole.
+    See `split_of`.
     """
     n, shape = options.n, tuple(inside.shape[1:])
     generator = stream(options.seed, "outside", name)
@@ -117,13 +126,18 @@ def load_outside(name: str, inside: Tensor, options: argparse.Namespace) -> Set:
         return Set(name, None, uniform(n, shape, generator))
     if name == "interpolation":
         return Set(name, None, interpolation(n, inside, generator))
-    source, split = name, "test"
-    if not Path(name).exists() and (match := re.fullmatch(r"(.+):(\w+)", name)):
-        source, split = match.groups()
-    elif Path(name).is_dir() and not any((Path(name) / f"test{end}").exists() for end in ENDS):
-        split = "all"
+    source, split = split_of(name)
     images = _choose(_load(source, split, options.root, shape), n, generator)
     return Set(name, None if Path(name).is_file() else split, images)
+
+
+def split_of(name: str) -> tuple[str, str]:
+    """Take `NAME:SPLIT` apart; the split is "test" without one, and all of a folder without it."""
+    if not Path(name).exists() and (match := re.fullmatch(r"(.+):(\w+)", name)):
+        return match[1], match[2]
+    if Path(name).is_dir() and not any((Path(name) / f"test{end}").exists() for end in ENDS):
+        return name, "all"
+    return name, "test"
 
 
 def _load(name: str, split: str, root: Path, shape: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genconv.errors import UserError
+from genconv.progress import progress
 
 __all__ = [
     "MeanStd",
@@ -87,13 +88,13 @@ def kernel_distance(
         UserError: there are fewer than two rows, or the two differ in dimension.
     """
     _check(a, b, 2)
-    a, b = a.double().cpu(), b.double().cpu()
+    a, b = a.cpu(), b.cpu()
     size = min(size, len(a), len(b))
     chance = np.random.RandomState(seed)
     values = []
-    for _ in range(subsets):
-        x = a[torch.from_numpy(chance.choice(len(a), size, replace=False))]
-        y = b[torch.from_numpy(chance.choice(len(b), size, replace=False))]
+    for _ in progress(range(subsets), "kernel distance"):
+        x = a[torch.from_numpy(chance.choice(len(a), size, replace=False))].double()
+        y = b[torch.from_numpy(chance.choice(len(b), size, replace=False))].double()
         xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
         # a row is no sample of the law of other rows: without the diagonals nothing is biased
         within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
@@ -131,7 +132,8 @@ def precision_recall_density_coverage(
     inside_real = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
     density = 0
     inside_fake, covered = [], []
-    for row, radius in zip(real.split(chunk), real_radius.split(chunk), strict=True):
+    rows = list(zip(real.split(chunk), real_radius.split(chunk), strict=True))
+    for row, radius in progress(rows, "overlap"):
         distance = _squared_distances(row, fake)
         inside_real |= (distance <= radius[:, None] * (1 + rim)).any(0)
         inside_fake.append((distance <= fake_radius * (1 + rim)).any(1))
@@ -166,11 +168,11 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 def _radii(x: Tensor, k: int, chunk: int) -> Tensor:
     # the nearest neighbour of a row is the row itself
-    return torch.cat(
-        [_squared_distances(row, x).kthvalue(k + 1, dim=1).values for row in x.split(chunk)]
-    )
+    rows = progress(x.split(chunk), "neighbours")
+    nearest = [_squared_distances(row, x).topk(k + 1, dim=1, largest=False) for row in rows]
+    return torch.cat([found.values[:, k] for found in nearest])
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     squares = x.square().sum(1)[:, None] + y.square().sum(1)
-    return (squares - 2 * x @ y.T).clamp(min=0)
+    return squares.addmm_(x, y.T, alpha=-2).clamp_(min=0)

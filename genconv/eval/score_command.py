@@ -22,11 +22,12 @@ from genconv.errors import UserError, command
 from genconv.eval.calibration import Calibration, calibrate, check_rate, rounded
 from genconv.eval.measuring import Measuring
 from genconv.eval.scores import SCORES, needed
+from genconv.eval.shards import parse_shard, part
 from genconv.eval.table import Table, begun, visible
 from genconv.progress import progress
 from genconv.seeds import derive
 
-__all__ = ["batches", "main", "part"]
+__all__ = ["batches", "main"]
 
 COLUMNS = ("path", "sha1", "status", "error", "width", "height", "mode")
 READERS = min(4, os.cpu_count() or 1)
@@ -80,13 +81,6 @@ def batches(
                 yield start, [future.result() for future in ahead.pop(0)]
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def part(n: int, size: int, shard: int, shards: int) -> range:
-    """Return the rows of a shard: whole batches, so that shards score as one process would."""
-    whole = -(-n // size)
-    bounds = [min(n, whole * i // shards * size) for i in (shard, shard + 1)]
-    return range(*bounds)
 
 
 def table_rows(
@@ -186,15 +180,13 @@ def check(options: argparse.Namespace) -> tuple[int, int]:
             raise UserError(f"{flag} must be at least {least}, not {value}")
     if not 0 < options.fpr < 1:
         raise UserError(f"--fpr must lie between 0 and 1, not {options.fpr:g}")
-    shard, slash, shards = options.shard.partition("/")
-    if not (slash and shard.isdecimal() and shards.isdecimal() and int(shard) < int(shards)):
-        raise UserError(f"--shard must be I/K with 0 <= I < K, as 0/4, not {options.shard}")
+    shard, shards = parse_shard(options.shard)
     if options.csv.resolve().is_relative_to(options.folder.resolve()):
         raise UserError(
             f"{options.csv} would lie in {options.folder}, all of whose files get a row; "
             "choose another --csv"
         )
-    return int(shard), int(shards)
+    return shard, shards
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

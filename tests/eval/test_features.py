@@ -86,6 +86,18 @@ def test_output_is_float64_without_graph_and_the_network_is_left_as_it_was(net):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+def test_tf32_is_off_while_a_network_looks(net):
+    def spy(images):
+        cudnn = torch.backends.cudnn
+        flags.append((cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic))
+        return images.float()
+
+    flags, before = [], (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32)
+    extract(spy, pictures(1))
+    assert flags == [(True, False, True)]
+    assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
+
+
 def test_a_network_of_features_alone(net):
     seen = extract(Part(net, 0), pictures(5))
     assert seen.logits is None

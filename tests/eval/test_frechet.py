@@ -103,6 +103,16 @@ def test_shards_add_up_to_the_whole(offset):
     torch.testing.assert_close(whole.covariance, expected, rtol=1e-6, atol=1e-9)
 
 
+def test_pieces_do_not_change_the_moments(monkeypatch):
+    x = normal(1000, 8) @ spd(8) + 5
+    whole = Moments.of(x)
+    monkeypatch.setattr("genconv.eval.frechet.PIECE", 99)
+    pieces = Moments.of(x)
+    assert pieces.n == 1000
+    torch.testing.assert_close(pieces.mean, whole.mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(pieces.covariance, whole.covariance, rtol=1e-10, atol=1e-12)
+
+
 def test_moments_are_float64_whatever_comes_in():
     x = (normal(500, 4) + 1e3).float()
     torch.testing.assert_close(
