@@ -121,6 +121,7 @@ def test_one_seed_one_report_whatever_the_batches_and_the_other_sets(benchmark):
 
 
 def test_folders_and_files_of_any_size_and_colour(benchmark, tmp_path):
+    """Fault 23: sets of another size and colour than the energy's."""
     for i, image in enumerate(noise(5, 3, 20, 31)):
         save_png(tmp_path / "flat" / f"{i}.png", image)
         save_png(tmp_path / "split" / "test" / f"{i}.png", image)
