@@ -1,22 +1,18 @@
 """The benchmark: `python -m genconv.eval ood CHECKPOINT --in cifar10 --out svhn --folder OUT`."""
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
-from rich.console import Console
 from torch import Tensor
 
-import genconv
 from genconv.checkpoint import Trained, read
 from genconv.errors import UserError
-from genconv.eval.detection import Detection, average, detect
+from genconv.eval.detection import Detection, detect
 from genconv.eval.ood_sets import (
     BUILT_IN,
     CONTROL,
@@ -25,16 +21,14 @@ from genconv.eval.ood_sets import (
     load_inside,
     load_outside,
 )
-from genconv.eval.plots import plot_histograms, plot_roc, table
+from genconv.eval.outcome import averaged, groups, protocol, publish
 from genconv.eval.scores import SCORES, applicable, needed, score_all
 from genconv.eval.statistics import Statistics, measure
-from genconv.files import replacing
 from genconv.progress import progress
 
 __all__ = ["main"]
 
 RESAMPLES = 1000
-QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 def measure_all(
@@ -109,7 +103,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of choices, built-in sets, chains, intervals (0)")
     add("--batch-size", type=int, default=256, help="images at once (256)")
     add("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
-    add("--folder", type=Path, required=True, help="where tables, pictures and ood.json go")
+    add("--folder", type=Path, required=True, help="where report.html, ood.json and pictures go")
     add("--json", type=Path, help="another place for ood.json")
     return parser.parse_args(args)
 
@@ -152,52 +146,6 @@ def check(options: argparse.Namespace, trained: Trained, background: Trained | N
             raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
-def groups(options: argparse.Namespace) -> dict[str, list[str]]:
-    """Return the sets over which numbers are averaged, by the name of the average."""
-    near = [name for name in options.out if name in options.near]
-    far = [name for name in options.out if name not in options.near]
-    if not near:
-        return {"all": far}
-    return {"near": near} | ({"far": far} if far else {})
-
-
-def protocol(
-    options: argparse.Namespace,
-    trained: Trained,
-    background: Trained | None,
-    sets: Sequence[Set],
-    names: Sequence[str],
-) -> dict[str, Any]:
-    """Return all that the numbers depend on, as plain values; the first set is the validation."""
-    energy = {"checkpoint": options.checkpoint, "weights_sha256": trained.digest()}
-    other = {"checkpoint": options.background, "weights_sha256": background and background.digest()}
-    described = [{"name": s.name, "split": s.split, "n": len(s.images)} for s in sets]
-    return {
-        "genconv": genconv.__version__,
-        "torch": torch.__version__,
-        "pillow": PIL.__version__,
-        "energy": {**energy, **trained.card()},
-        "background": other if background else None,
-        "validation": described[0],
-        "in": described[1],
-        "out": described[2:],
-        "near": options.near,
-        "n": options.n,
-        "fit": "middle square, bicubic with antialiasing; grey by the ITU-R 601 luma",
-        "control": options.control,
-        "scores": list(names),
-        "refine": trained.chain.continued(options.steps).to_dict(),
-        "seed": options.seed,
-        "resamples": RESAMPLES,
-        "batch_size": options.batch_size,
-    }
-
-
-def _quantiles(values: Tensor) -> dict[str, float]:
-    points = values.quantile(torch.tensor(QUANTILES, dtype=values.dtype)).tolist()
-    return {f"{q:g}": point for q, point in zip(QUANTILES, points, strict=True)}
-
-
 def main(args: list[str] | None = None) -> None:
     """Load, measure, score, and write down how well the scores tell the sets apart."""
     options = parse(args)
@@ -234,66 +182,5 @@ def main(args: list[str] | None = None) -> None:
         group: {score: averaged([results[name][score] for name in members]) for score in names}
         for group, members in groups(options).items()
     }
-    how = protocol(options, trained, background, sets, names)
-    publish(options, how, scores, results, averages)
-
-
-def averaged(detections: Sequence[Detection | str]) -> dict[str, float] | str:
-    """Return the average, or the first error: one of fewer sets would not compare."""
-    for detection in detections:
-        if isinstance(detection, str):
-            return detection
-    return average(detections)
-
-
-def publish(
-    options: argparse.Namespace,
-    how: dict[str, Any],
-    scores: dict[str, dict[str, Tensor]],
-    results: dict[str, dict[str, Detection | str]],
-    averages: dict[str, dict[str, dict[str, float] | str]],
-) -> None:
-    """Print the tables; write the pictures and the JSON."""
-    console = Console(highlight=False, emoji=False)
-    inside = how["in"]
-    console.print(
-        f"{inside['name']}: n {inside['n']}, scores fitted on {how['validation']['n']} others; "
-        f"control {how['control'] or 'none'}; seed {how['seed']}",
-        markup=False,
-    )
-    for told, rows in zip(how["out"], results.values(), strict=True):
-        n, n_in = told["n"], inside["n"]
-        title = f"{told['name']}: n {n}, prevalence {n / (n + n_in):.3f}"
-        console.print(table(title, rows))
-    if len(results) > 1:
-        for group, rows in averages.items():
-            console.print(table(f"average over sets: {group}", rows))
-    drawn = {score: sets for score, sets in scores.items() if inside["name"] in sets}
-    written = [options.json or options.folder / "ood.json"]
-    if drawn:
-        written += [options.folder / "histograms.png", options.folder / "roc.png"]
-        plot_histograms(written[1], drawn, inside["name"])
-        plot_roc(written[2], drawn, inside["name"])
-    quantiles = {
-        score: {name: _quantiles(values) for name, values in sets.items()}
-        for score, sets in scores.items()
-    }
-    report = {
-        "protocol": how,
-        "sets": {name: _plain(rows) for name, rows in results.items()},
-        "averages": {name: _plain(rows) for name, rows in averages.items()},
-        "quantiles": quantiles,
-    }
-    with replacing(written[0]) as part:
-        part.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    print("\n".join(f"wrote {path}" for path in written))
-
-
-def _plain(rows: dict[str, Any]) -> dict[str, Any]:
-    return {score: _plain_row(row) for score, row in rows.items()}
-
-
-def _plain_row(row: Detection | dict[str, float] | str) -> dict[str, Any]:
-    if isinstance(row, str):
-        return {"error": row}
-    return asdict(row) if isinstance(row, Detection) else row
+    how = protocol(options, trained, background, sets, names, RESAMPLES)
+    publish(options, how, sets[1:], scores, results, averages)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from genconv.checkpoint import Trained
@@ -88,22 +89,32 @@ def ensemble(s: Statistics, validation: Statistics) -> Tensor:
     ).mean(0)
 
 
-def mahalanobis(s: Statistics, validation: Statistics) -> Tensor:
-    """Distance of (energy, gradient, drop, distance, complexity) from those of validation images.
+def fisher(s: Statistics, validation: Statistics) -> Tensor:
+    """Distance of the sizes of ∂E/∂w, layer by layer, from those of validation images.
 
-    It is the typicality of several statistics at once, under a normal law in place of the kernel
+    The gradient with respect to the weights says what an image would teach the energy; its size in
+    each layer is a diagonal of Fisher information (Dauncey et al. 2024, arXiv:2403.01485).
+    """
+    return _distance(s["layers"], validation["layers"])
+
+
+def spectrum(s: Statistics, validation: Statistics) -> Tensor:
+    """Distance of an image's power spectrum, in octaves, from those of validation images.
+
+    No energy has a part in it: it is what the scores of an energy are to be held against.
+    """
+    return _distance(s["spectrum"], validation["spectrum"])
+
+
+def mahalanobis(s: Statistics, validation: Statistics) -> Tensor:
+    """Distance of gradients by layer and spectrum together: what the energy and the image say.
+
+    It is the typicality of many statistics at once, under a normal law in place of the kernel
     density of Morningstar et al. (DoSE, arXiv:2006.09273).
     """
-    here, there = _rows(s), _rows(validation)
-    centre, spread = there.mean(0), there.std(0)
-    scale = torch.where(spread > 0, spread, 1)
-    here, there = (here - centre) / scale, (there - centre) / scale
-    # statistics may be collinear: directions in which validation does not vary do not count
-    inverse = torch.linalg.pinv(there.T @ there / (len(there) - 1), rtol=1e-9, hermitian=True)
-    return ((here @ inverse) * here).sum(1).clamp(min=0).sqrt()
+    here, there = (torch.cat([part["layers"], part["spectrum"]], 1) for part in (s, validation))
+    return _distance(here, there)
 
-
-MANY = ("energy", "gradient", "drop", "distance", "complexity")
 
 SCORES: dict[str, Score] = {
     "energy": Score(energy, ("energy",)),
@@ -116,7 +127,9 @@ SCORES: dict[str, Score] = {
     "max_probability": Score(max_probability, ("max_probability",)),
     "max_logit": Score(max_logit, ("max_logit",)),
     "ensemble": Score(ensemble, ("energy", "gradient", "complexity", "drop")),
-    "mahalanobis": Score(mahalanobis, MANY),
+    "fisher": Score(fisher, ("layers",)),
+    "spectrum": Score(spectrum, ("spectrum",)),
+    "mahalanobis": Score(mahalanobis, ("layers", "spectrum")),
 }
 
 
@@ -180,5 +193,12 @@ def _standardised(scores: Tensor, validation: Tensor) -> Tensor:
     return (scores - validation.mean()) / (spread if spread > 0 else 1)
 
 
-def _rows(s: Statistics) -> Tensor:
-    return torch.stack([s[name] for name in MANY], 1)
+def _distance(rows: Tensor, validation: Tensor) -> Tensor:
+    """Return Mahalanobis distances (N,) of rows (N, K) from those of validation images."""
+    centre, spread = validation.mean(0), validation.std(0)
+    scale = torch.where(spread > 0, spread, 1)
+    rows, validation = (rows - centre) / scale, (validation - centre) / scale
+    # shrunk towards the identity, as K may be of the order of the number of images (Ledoit & Wolf)
+    covariance, _ = ledoit_wolf(validation.numpy(), assume_centered=True)
+    inverse = torch.linalg.pinv(torch.from_numpy(covariance), rtol=1e-9, hermitian=True)
+    return ((rows @ inverse) * rows).sum(1).clamp(min=0).sqrt()

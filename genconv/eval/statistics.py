@@ -21,8 +21,13 @@ Statistics = dict[str, Tensor]
 
 CLASSES_ONLY = ("max_probability", "max_logit")
 STATISTICS = (
-    "energy", "gradient", "drop", "distance", "complexity", "background", *CLASSES_ONLY
+    "energy", "gradient", "drop", "distance", "layers", "complexity", "spectrum", "background",
+    *CLASSES_ONLY,
 )  # fmt: skip
+# what can be had without any energy
+OF_IMAGES = ("complexity", "spectrum")
+# variance of what rounding to 256 levels did to values in [-1, 1]: no power below it is real
+ROUNDING = (2 / 255) ** 2 / 12
 
 
 def measure(
@@ -42,7 +47,10 @@ def measure(
     - `gradient`: |∇E(x)|
     - `drop`, `distance`: E(x) - E(x_K) and |x - x_K| after K Langevin steps from x, at the step
       size and temperature with which the energy's own chain ends
+    - `layers`: for every matrix of weights w of the energy log |∂E(x)/∂w|, (N, L)
     - `complexity`: bits per dimension of the image, losslessly as PNG or WebP, whichever is shorter
+    - `spectrum`: log of the mean power of the image's frequencies in each octave, (N, B); the
+      first is its mean
     - `background`: E(x) of another energy
     - `max_probability`, `max_logit`: the largest of p(y|x) and of -E(x, y), with classes only
 
@@ -60,24 +68,30 @@ def measure(
         background: the energy for `background`; of the same shape.
 
     Returns:
-        for each wanted name float64 (N,) on the CPU.
+        for each wanted name float64, (N,) if not said otherwise, on the CPU.
 
     Raises:
         UserError: a name is not known or not to be had, or the images have another form.
     """
     wanted = set(wanted)
     _check(trained, images, wanted, background)
-    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] for name in wanted}
+    if len(images) == 0:
+        return {name: torch.empty(0, dtype=torch.float64) for name in wanted}
+    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         measured: Statistics = {}
-        if wanted - {"complexity", "background"}:
+        if wanted - {*OF_IMAGES, "background", "layers"}:
             numbers = range(first + start, first + start + len(batch))
             measured |= _measure_energy(trained, batch, wanted, seed, numbers, steps)
         if "background" in wanted:
             measured["background"] = _energies(background.energy, batch)
+        if "layers" in wanted:
+            measured["layers"] = _layers(trained.energy, batch)
         if "complexity" in wanted:
             measured["complexity"] = _complexity(batch)
+        if "spectrum" in wanted:
+            measured["spectrum"] = _spectrum(batch)
         for name in wanted:
             found[name].append(measured[name].cpu())
     return {name: torch.cat([part.double() for part in parts]) for name, parts in found.items()}
@@ -93,8 +107,8 @@ def _check(trained: Trained, images: Tensor, wanted: set[str], background: Train
         )
     if wanted & set(CLASSES_ONLY) and not getattr(trained.energy, "classes", None):
         raise UserError(f"{' and '.join(CLASSES_ONLY)} need an energy with classes")
-    if "complexity" in wanted and images.ndim < 3:
-        raise UserError("only images have a complexity, points have not")
+    if (odd := sorted(wanted & set(OF_IMAGES))) and images.ndim < 3:
+        raise UserError(f"only images have a {odd[0]}, points have not")
     if "background" in wanted:
         if background is None:
             raise UserError("a background energy is needed; give the checkpoint of one")
@@ -131,6 +145,22 @@ def _measure_energy(
     return found
 
 
+def _layers(energy: Energy, images: Tensor) -> Tensor:
+    weights = [w for w in energy.parameters() if w.ndim > 1]
+    norms = torch.zeros(len(images), len(weights), dtype=torch.float64)
+    # one image at a time, as gradients of weights add up over a batch, and frozen anew for each,
+    # as parametrised weights belong to one graph
+    for row, image in zip(norms, images.split(1), strict=True):
+        with frozen(energy), torch.inference_mode(False), torch.enable_grad():
+            for w in weights:
+                w.requires_grad_()
+            value = energy(from_uint8(image.to(_device(energy)))).sum()
+            gradients = torch.autograd.grad(value, weights, allow_unused=True) if weights else ()
+        row.copy_(torch.tensor([0.0 if g is None else g.norm() for g in gradients]))
+    # a dead layer has no gradient, and 0 no logarithm
+    return norms.clamp(min=1e-30).log()
+
+
 def _energies(energy: Energy, images: Tensor) -> Tensor:
     with frozen(energy), torch.no_grad():
         return energy(from_uint8(images.to(_device(energy))))
@@ -150,6 +180,18 @@ def _complexity(images: Tensor) -> Tensor:
     # Pillow's coders let go of the interpreter lock
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return torch.tensor(list(pool.map(_bits_per_dimension, images.cpu())), dtype=torch.float64)
+
+
+def _spectrum(images: Tensor) -> Tensor:
+    x = from_uint8(images.cpu()).double()
+    space = tuple(range(2, x.ndim))
+    power = torch.fft.fftn(x, dim=space, norm="ortho").abs().square().mean(1)
+    waves = torch.meshgrid(
+        *(torch.fft.fftfreq(side).double() for side in x.shape[2:]), indexing="ij"
+    )
+    octave = torch.stack(waves).square().sum(0).sqrt().log2().floor()
+    bands = [power[:, octave == band].mean(1) for band in octave.unique()]
+    return torch.stack(bands, 1).add(ROUNDING).log()
 
 
 def _bits_per_dimension(image: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tarfile
 import tracemalloc
 import zipfile
 
@@ -116,6 +117,31 @@ def test_a_lying_archive_allocates_nothing(tmp_path):
         load_images(str(path))
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
+
+
+def test_bombs_and_archives_that_write_elsewhere_do_neither(tmp_path):
+    """Fault 13: a zip bomb, `../x` in a zip, a link and `../x` in a tar."""
+    folder = tmp_path / "in" / "side"
+    folder.mkdir(parents=True)
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    np.savez(folder / "up.npz", images=images, **{"../escaped": images})
+    assert load_images(str(folder / "up.npz")).images.shape == (2, 1, 4, 4)
+    with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", bytes(1 << 26))
+    with tarfile.open(folder / "links.npz", "w") as archive:
+        link = tarfile.TarInfo("images.npy")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("../escaped.npy"))
+    for name in ("bomb", "links"):
+        tracemalloc.start()
+        with pytest.raises(UserError, match=f"cannot read .*{name}"):
+            load_images(str(folder / f"{name}.npz"))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+    assert sorted(path.name for path in (tmp_path / "in").rglob("*")) == [
+        "bomb.npz", "links.npz", "side", "up.npz"
+    ]  # fmt: skip
 
 
 def test_a_long_header_is_refused(tmp_path):

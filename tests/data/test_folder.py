@@ -64,6 +64,7 @@ def test_a_folder_without_splits_has_no_test_images(tmp_path):
 
 
 def test_empty_and_ambiguous_folders_are_refused(tmp_path):
+    """Fault 23: an empty folder."""
     (tmp_path / "set").mkdir()
     with pytest.raises(UserError, match="has no images"):
         load_folder(tmp_path / "set", root=tmp_path)
@@ -84,6 +85,7 @@ def test_the_first_odd_size_is_named_and_a_size_mends_it(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "truncated", "garbage", "text"])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif", "webp"])
 def test_a_corrupt_file_is_named(tmp_path, damage, suffix):
+    """Fault 11."""
     folder = tmp_path / "set"
     save(folder / f"a.{suffix}", noise(0, 40, 40))
     save(folder / f"b.{suffix}", noise(1, 40, 40))
@@ -101,6 +103,7 @@ def test_a_corrupt_file_is_named(tmp_path, damage, suffix):
 
 
 def test_more_than_fifty_megapixels_are_refused_before_decoding(tmp_path):
+    """Fault 12."""
     Image.new("1", (10_000, 5_001)).save(tmp_path / "big.png")
     with pytest.raises(UserError, match=r"big\.png: it has 10000x5001 pixels, above the cap"):
         open_image(tmp_path / "big.png")
@@ -113,12 +116,14 @@ def opened(path, image, **options):
 
 
 def test_palettes_become_rgb(tmp_path):
+    """Fault 11."""
     image = Image.fromarray(noise()).quantize(8)
     out = opened(tmp_path / "a.png", image)
     assert np.array_equal(out.permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB")))
 
 
 def test_what_is_transparent_lies_on_white(tmp_path):
+    """Fault 11."""
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 0] = 200
     rgba[0, :, 3] = (0, 255, 51)
@@ -135,12 +140,14 @@ def test_what_is_transparent_lies_on_white(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_are_rounded_to_eight(tmp_path, suffix):
+    """Fault 11."""
     levels = np.array([[0, 128, 129, 257, 32896, 65535]], np.uint16)
     out = opened(tmp_path / f"a.{suffix}", Image.fromarray(levels))
     assert out.tolist() == [[[0, 0, 1, 1, 128, 255]]]
 
 
 def test_one_bit_cmyk_and_float_images(tmp_path):
+    """Fault 11."""
     bits = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     assert opened(tmp_path / "a.png", bits).tolist() == [[[0, 255]]]
     cmyk = Image.new("CMYK", (2, 2), (0, 255, 255, 0))
@@ -150,6 +157,7 @@ def test_one_bit_cmyk_and_float_images(tmp_path):
 
 
 def test_the_first_frame_and_the_upright_photograph(tmp_path):
+    """Fault 11: animations."""
     first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     out = opened(tmp_path / "a.gif", first, save_all=True, append_images=[second])
     assert out[:, 0, 0].tolist() == [255, 0, 0]

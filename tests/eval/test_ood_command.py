@@ -76,7 +76,12 @@ def test_all_of_it(benchmark, tmp_path, trained):
         with Image.open(tmp_path / "out" / picture) as image:
             assert min(image.size) > 300
             assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert f'data-value="{report["sets"]["constant"]["energy"]["auroc"]}"' in page
+    assert page.count("data:image/png;base64,") == 2 + 2 * (1 + len(out))
+    assert "images by <code>mahalanobis</code>" in page
     how = report["protocol"]
+    assert how["energy"]["weights_sha256"] in page
     assert how["energy"]["updates"] == trained.updates
     assert len(how["energy"]["weights_sha256"]) == 64
     assert how["refine"]["steps"] == 10
@@ -116,6 +121,7 @@ def test_one_seed_one_report_whatever_the_batches_and_the_other_sets(benchmark):
 
 
 def test_folders_and_files_of_any_size_and_colour(benchmark, tmp_path):
+    """Fault 23: sets of another size and colour than the energy's."""
     for i, image in enumerate(noise(5, 3, 20, 31)):
         save_png(tmp_path / "flat" / f"{i}.png", image)
         save_png(tmp_path / "split" / "test" / f"{i}.png", image)

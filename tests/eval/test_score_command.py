@@ -12,8 +12,10 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import time
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -175,6 +177,7 @@ def zoo(folder):
 def test_every_file_has_one_row_and_nothing_stands_for_a_failed_one(
     checkpoint, score, tmp_path, capsys
 ):
+    """Faults 11 and 12: corrupt, empty, torn, misnamed, huge; CMYK, 16 bits, palette, alpha."""
     folder, out = tmp_path / "zoo", tmp_path / "scores.csv"
     modes, errors = zoo(folder)
     main(arguments(checkpoint, folder, out))
@@ -211,6 +214,7 @@ def test_every_file_has_one_row_and_nothing_stands_for_a_failed_one(
 
 
 def test_a_huge_image_takes_no_memory(tmp_path):
+    """Fault 12."""
     (tmp_path / "huge.png").write_bytes(huge_png(30000, 30000))
     code = (
         "import resource, sys, pathlib; from genconv.data.decode import decode_file\n"
@@ -232,6 +236,26 @@ def run(words, **how):
     return subprocess.run(words, env=environment(), capture_output=True, text=True, **how)
 
 
+def test_an_archive_among_the_files_is_a_row_and_is_not_unpacked(score, tmp_path):
+    """Fault 13: a zip bomb, and archives that would write elsewhere."""
+    folder = tmp_path / "in" / "side"
+    folder.mkdir(parents=True)
+    save_png(folder / "a.png", torch.zeros(1, 8, 8, dtype=torch.uint8))
+    with zipfile.ZipFile(folder / "bomb.png", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../escaped.png", bytes(1 << 25))
+    with tarfile.open(folder / "links.tar", "w") as archive:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        archive.add(folder / "a.png", "../escaped.png")
+    rows = table(score(folder))
+    assert [row["status"] for row in rows] == ["ok", "error", "error"]
+    assert all("it is not a PNG" in row["error"] for row in rows[1:])
+    assert sorted(path.name for path in (tmp_path / "in").rglob("*")) == [
+        "a.png", "bomb.png", "links.tar", "side"
+    ]  # fmt: skip
+
+
 NAMES = [
     "=cmd|' /C calc'!A0.png", "+1.png", "-1.png", "@SUM(A1).png", "\ttab.png", " =1.png", "＝1.png",
     "'quoted.png", "a,b.png", 'say "hi".png', "two\nlines.png", "cr\r.png", "back\\slash.png",
@@ -241,6 +265,7 @@ NAMES = [
 
 
 def test_names_are_safe_and_come_back(score, tmp_path):
+    """Fault 20: not UTF-8, commas, line breaks, formulas."""
     folder = tmp_path / "names"
     folder.mkdir()
     for name in NAMES:
@@ -320,6 +345,7 @@ def test_scores_do_not_depend_on_batches_or_broken_neighbours(score, digits, tmp
 
 
 def test_what_was_cut_anywhere_goes_on_to_the_same_bytes(score, digits, monkeypatch):
+    """Fault 19."""
     names = "--score", "energy", "refine_drop"
     out = score(digits, *names)
     whole = out.read_bytes()
@@ -343,6 +369,7 @@ def test_what_was_cut_anywhere_goes_on_to_the_same_bytes(score, digits, monkeypa
 
 
 def test_an_interrupt_leaves_whole_rows(score, digits, checkpoint, tmp_path, monkeypatch):
+    """Fault 19, by Ctrl-C."""
     whole = score(digits, name="whole.csv").read_bytes()
     calls, original_rows = iter(range(3)), score_command.table_rows
 
@@ -372,6 +399,7 @@ def test_the_closing_line_counts_earlier_rows_too(checkpoint, digits, tmp_path, 
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_and_double_nothing(checkpoint, tmp_path, capsys):
+    """Fault 19, by SIGKILL, ten times in a row."""
     folder, out = tmp_path / "many", tmp_path / "scores.csv"
     images = load_images("digits", "train").images
     for i in range(400):
@@ -383,9 +411,9 @@ def test_kills_at_random_moments_lose_and_double_nothing(checkpoint, tmp_path, c
     chance, killed = random.Random(0), 0
     words = [sys.executable, "-m", "genconv.eval", "score",
              *arguments(checkpoint, folder, out, *words)]  # fmt: skip
-    for i in range(5):
+    for i in range(10):
         # the first one soon, while it still calibrates or has hardly begun
-        target = (i + chance.random()) * len(whole) / 6
+        target = (i + chance.random()) * len(whole) / 11
         process = subprocess.Popen(
             words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -396,7 +424,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(checkpoint, tmp_path, c
         assert process.communicate()[1] == b""
         killed += process.returncode == -signal.SIGKILL
         assert whole.startswith(out.read_bytes())
-    assert killed == 5
+    assert killed == 10
     assert target < len(out.read_bytes()) < len(whole)
     done = run(words)
     assert (done.returncode, done.stderr) == (0, "")
@@ -530,6 +558,7 @@ def test_a_full_disk_is_said_and_gone_on_after(score, digits):
     ],
 )
 def test_out_of_memory_halves_the_chunk_and_not_the_scores(score, digits, monkeypatch, error):
+    """Fault 10."""
     names = "--score", "energy", "refine_distance", "--batch-size", "16"
     whole = table(score(digits, *names))
     sizes, real = [], measure
@@ -552,6 +581,7 @@ def test_out_of_memory_halves_the_chunk_and_not_the_scores(score, digits, monkey
 
 
 def test_no_memory_at_all_is_said_and_other_errors_are_not_hidden(score, digits, monkeypatch):
+    """Fault 10, where halving does not help."""
     raised = torch.OutOfMemoryError("CUDA out of memory")
 
     def failing(*args, **how):
@@ -583,6 +613,7 @@ def test_a_score_that_is_no_number_is_an_error(score, digits, monkeypatch):
 
 @pytest.mark.parametrize("checkpoint", [3], indirect=True)
 def test_one_grey_image_of_another_size(checkpoint, score, tmp_path):
+    """Fault 23: grey, 28x28, alone."""
     image = torch.arange(28 * 28).view(1, 28, 28).remainder(256).to(torch.uint8)
     save_png(tmp_path / "one" / "grey.png", image)
     (row,) = table(score(tmp_path / "one"))
@@ -623,6 +654,7 @@ def test_wrong_options_are_named_and_leave_nothing(score, digits, tmp_path, opti
 
 
 def test_wrong_folders_are_named(score, checkpoint, digits, tmp_path):
+    """Fault 23: no folder, an empty one, only hidden files."""
     with pytest.raises(UserError, match=r"there is no folder .*gone"):
         score(tmp_path / "gone")
     with pytest.raises(UserError, match="is a file; give the folder"):

@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 import torch
-from scipy.spatial.distance import mahalanobis as scipy_mahalanobis
 from scipy.stats import chi2, f
+from sklearn.covariance import LedoitWolf
 
 from genconv.checkpoint import Trained, read
 from genconv.energy import Energy
@@ -23,10 +23,15 @@ from genconv.eval import (
 from genconv.images import to_uint8
 from genconv.sampling import Chain
 
+WIDE = {"layers": (5,), "spectrum": (3,)}
+
 
 def statistics(n=50, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(n, generator=generator, dtype=torch.float64) for name in STATISTICS}
+    return {
+        name: torch.randn(n, *WIDE.get(name, ()), generator=generator, dtype=torch.float64)
+        for name in STATISTICS
+    }
 
 
 def score(name, s, validation=None):
@@ -120,24 +125,41 @@ def test_an_ensemble_does_not_ask_for_units():
     torch.testing.assert_close(score("ensemble", validation).mean(), torch.tensor(0.0).double())
 
 
-def test_mahalanobis_is_that_of_scipy_in_any_units():
+def test_mahalanobis_is_that_of_scikit_learn_in_any_units():
     s, validation = statistics(seed=1), statistics()
-    rows, fitted = (
-        torch.stack([part[name] for name in SCORES["mahalanobis"].needs], 1)
-        for part in (s, validation)
-    )
-    inverse = torch.linalg.inv(torch.cov(fitted.T)).numpy()
-    expected = [scipy_mahalanobis(row.numpy(), fitted.mean(0).numpy(), inverse) for row in rows]
+    rows, fitted = (torch.cat([part["layers"], part["spectrum"]], 1) for part in (s, validation))
+    centre, spread = fitted.mean(0), fitted.std(0)
+    rows, fitted = ((part - centre) / spread for part in (rows, fitted))
+    oracle = LedoitWolf().fit(fitted.numpy())
+    expected = torch.from_numpy(oracle.mahalanobis(rows.numpy())).sqrt()
     found = score("mahalanobis", s, validation)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    scaled = [{**part, "energy": part["energy"] * 1e6 - 1e8} for part in (s, validation)]
+    torch.testing.assert_close(found, expected)
+    scaled = [{**part, "layers": part["layers"] * 1e3 - 1e4} for part in (s, validation)]
     torch.testing.assert_close(score("mahalanobis", *scaled), found, rtol=1e-6, atol=1e-6)
 
 
-def test_mahalanobis_passes_over_what_does_not_vary():
-    s, validation = statistics(seed=1), statistics()
-    fitted = {**validation, "complexity": torch.ones(50).double(), "drop": validation["energy"]}
-    assert score("mahalanobis", {**s, "complexity": s["complexity"] + 1}, fitted).isfinite().all()
+@pytest.mark.parametrize(("name", "statistic"), [("fisher", "layers"), ("spectrum", "spectrum")])
+def test_a_distance_is_of_its_own_statistic_and_goes_up_either_way(name, statistic):
+    s, validation = statistics(20_000, seed=1), statistics(20_000)
+    # shrinkage vanishes, and squared distances of standard normal rows follow a chi²
+    k = WIDE[statistic][0]
+    assert score(name, s, validation).square().mean() == pytest.approx(k, rel=0.02)
+    centre = {statistic: validation[statistic].mean(0, keepdim=True)}
+    for step in (3.0, -3.0):
+        away = {statistic: centre[statistic] + step}
+        assert score(name, away, validation) > score(name, centre, validation) + 1
+
+
+@pytest.mark.parametrize("name", ["fisher", "spectrum", "mahalanobis"])
+def test_distances_pass_over_what_does_not_vary_and_need_few_images(name):
+    s, validation = statistics(seed=1), statistics(4)
+    for part in (s, validation):
+        for statistic in WIDE:
+            part[statistic][:, 0] = 1.0
+            part[statistic][:, 1] = part[statistic][:, 2]
+    found = score(name, s, validation)
+    assert found.isfinite().all()
+    assert (found < 1e3).all()
 
 
 class Normal(Energy):

@@ -101,7 +101,7 @@ def test_every_image_and_seed_has_noise_of_its_own(trained):
     assert not measure(trained, images, ["drop"], seed=1)["drop"].isclose(drop).any()
 
 
-@pytest.mark.parametrize("name", ["energy", "gradient", "drop"])
+@pytest.mark.parametrize("name", ["energy", "gradient", "drop", "layers"])
 def test_the_network_is_in_eval_mode_and_comes_back_as_it_was(name):
     energy = Drifting()
     trained = Trained(energy.train(), Chain(temperature=0.0), (1, 8, 8), 0)
@@ -123,6 +123,69 @@ def test_classes(conditional):
     near(found["max_probability"], logits.softmax(1).max(1).values)
     near(found["energy"], -logits.logsumexp(1))
     assert found["max_probability"].max() < 1
+
+
+class Layered(Energy):
+    """w·x + |x|², beside weights that it does not use, and a bias, which is no matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(64, 1), nn.Linear(3, 2)
+
+    def forward(self, x, y=None):
+        return self.used(x.flatten(1)).squeeze(1) + x.square().flatten(1).sum(1)
+
+
+def test_layers_are_the_sizes_of_the_weights_gradients():
+    images = noise(7, 1, 8, 8)
+    trained = Trained(Layered().eval(), Chain(), (1, 8, 8), 0)
+    with torch.inference_mode():
+        found = measure(trained, images, ["layers"], batch_size=3)["layers"]
+    assert found.shape == (7, 2)
+    # ∂(w·x)/∂w = x
+    near(found[:, 0], from_uint8(images).flatten(1).norm(dim=1).log())
+    assert (found[:, 1] < -60).all()
+    assert measure(gaussian(), images, ["layers"])["layers"].shape == (7, 0)
+
+
+def test_layers_of_normalised_weights_and_of_a_mixture(conditional):
+    energy = ResNetEnergy(3, (4, 8), spectral=True).eval()
+    for trained in (read(conditional, "cpu"), Trained(energy, Chain(), (3, 8, 8), 0)):
+        images = noise(3, 3, 8, 8)
+        weights = [w for w in trained.energy.parameters() if w.ndim > 1]
+        for row, image in zip(
+            measure(trained, images, ["layers"])["layers"], images.split(1), strict=True
+        ):
+            for w in weights:
+                w.requires_grad_()
+            value = trained.energy(from_uint8(image))
+            gradients = torch.autograd.grad(value.sum(), weights, materialize_grads=True)
+            norms = torch.stack([gradient.norm() for gradient in gradients])
+            near(row, norms.clamp(min=1e-30).log())
+
+
+def spectrum(images):
+    return measure(gaussian(tuple(images.shape[1:])), images, ["spectrum"])["spectrum"]
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 32, 32), (2, 8, 16, 16), (1, 999)])
+def test_the_spectrum_of_noise_is_flat(shape):
+    images = noise(400, *shape)
+    power = spectrum(images).exp().mean(0)
+    assert len(power) == {32: 6, 16: 5, 999: 10}[shape[-1]]
+    variance = float(from_uint8(images).square().mean())
+    torch.testing.assert_close(power, torch.full_like(power, variance), rtol=0.2, atol=0)
+
+
+def test_the_spectrum_of_a_wave_is_in_its_octave():
+    x = torch.arange(32) * 2 * torch.pi
+    for octave, frequency in [(1, 1 / 32), (2, 1 / 16), (2, 3 / 32), (4, 1 / 4), (5, 1 / 2)]:
+        wave = (127.5 + 100 * (x * frequency).cos()).round().byte().expand(1, 3, 32, 32)
+        assert spectrum(wave)[0].argmax() == octave
+    # a constant is its mean, and below the rounding of levels there is nothing
+    constant = spectrum(flat(1, 3, 32, 32))[0]
+    assert constant[0].exp() == pytest.approx(32**2 * (77 / 127.5 - 1) ** 2, rel=1e-5)
+    assert constant[1:].exp().tolist() == pytest.approx([(2 / 255) ** 2 / 12] * 5)
 
 
 def test_background():
@@ -200,6 +263,7 @@ def test_a_background_of_another_shape_is_refused():
         measure(gaussian(), noise(2, 1, 8, 8), ["background"], background=other)
 
 
-def test_points_have_no_complexity():
-    with pytest.raises(UserError, match="points have not"):
-        measure(gaussian((2,)), noise(2, 2), ["complexity"])
+@pytest.mark.parametrize("name", ["complexity", "spectrum"])
+def test_points_are_no_images(name):
+    with pytest.raises(UserError, match=f"only images have a {name}, points have not"):
+        measure(gaussian((2,)), noise(2, 2), [name])
