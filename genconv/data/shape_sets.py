@@ -10,7 +10,7 @@ from genconv.data.image_set import Images
 from genconv.data.shapes import COLOURS, SHAPES, SIDE, Attributes, draw, measure, split_attributes
 from genconv.errors import UserError
 
-__all__ = ["ATTRIBUTES", "has", "load_shapes"]
+__all__ = ["ATTRIBUTES", "KINDS", "has", "load_shapes", "resized"]
 
 KINDS = {"shape": SHAPES, "colour": tuple(COLOURS), "side": ("left", "right")}
 ATTRIBUTES = tuple(name for names in KINDS.values() for name in names)
@@ -73,12 +73,16 @@ def has(images: Tensor, *names: str) -> Tensor:
     Returns:
         bool (N,).
     """
-    if images.shape[-1] != SIDE:
-        # bicubic, unlike nearest, keeps circles apart from squares
-        images = F.interpolate(images.float(), (SIDE, SIDE), mode="bicubic")
-        images = images.round().clamp(0, 255).to(torch.uint8)
-    table = measure(images)
+    table = measure(resized(images))
     return torch.stack([_has(table, name) for name in names]).all(0)
+
+
+def resized(images: Tensor) -> Tensor:
+    """Bring images to 32x32, uint8; bicubic, unlike nearest, keeps circles apart from squares."""
+    if images.shape[-1] == SIDE:
+        return images
+    images = F.interpolate(images.float(), (SIDE, SIDE), mode="bicubic")
+    return images.round().clamp(0, 255).to(torch.uint8)
 
 
 def _has(table: Attributes, name: str) -> Tensor:
