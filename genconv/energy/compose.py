@@ -106,7 +106,8 @@ class Mixture(Energy):
     are none between components that are as diverse as one another. `mean_energies` finds them.
 
     Chains that come from noise and do not cross between the basins part where they are still noise:
-    then c_i = <E>_i over the noise splits them by the weights.
+    then <E>_i over the noise is where to begin, and shares follow c_i rather than w_i, which moves
+    the boundary by T log w_i only; the larger c_i, the more of i.
 
     Args:
         energies: modules or plain functions, (N, C, *space) to (N,).

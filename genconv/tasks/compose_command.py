@@ -63,7 +63,7 @@ def combine(
     Args:
         op: the word.
         energies: one at least; `not` of one is what `base` has beside it.
-        weights: see `Product` and `Mixture`; those of `not` belong to what is negated.
+        weights: see `Product` and `Mixture`; `not` subtracts those of what it negates.
         base: see `Product`.
         offsets: of a mixture.
         temperature: of a mixture.
@@ -71,10 +71,8 @@ def combine(
     Raises:
         UserError: there are too few or too many of something.
     """
-    negated = len(energies) - (len(energies) > 1) if op == "not" else 0
-    wanted = negated or len(energies)
-    if weights is not None and len(weights) != wanted:
-        raise UserError(f"--weights: {op} needs {wanted} here, not {len(weights)}")
+    if weights is not None and len(weights) != len(energies):
+        raise UserError(f"--weights: {len(energies)} energies need as many, not {len(weights)}")
     if op == "or":
         if weights is not None and min(weights) <= 0:
             raise UserError(f"--weights of or must be positive, not {min(weights)}")
@@ -82,8 +80,10 @@ def combine(
     if op == "not":
         if len(energies) == 1 and base is None:
             raise UserError("not of one energy needs the energy of everything; give --base")
-        kept = [1.0] * (len(energies) - negated)
-        weights = [*kept, *(-w for w in weights or [1.0] * negated)]
+        kept = len(energies) > 1
+        weights = [
+            w if kept and i == 0 else -w for i, w in enumerate(weights or [1.0] * len(energies))
+        ]
     return Product(energies, weights, base)
 
 
@@ -144,6 +144,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--op", choices=["and", "or", "not"], default="and",
                         help="not: the first and none of the others (and)")  # fmt: skip
     parser.add_argument("--weights", type=float, nargs="+", help="of the energies (1 each)")
+    parser.add_argument("--offsets", type=float, nargs="+",
+                        help="of the energies of an or, above their means over the noise; a larger "
+                        "one is seen more often (0 each)")  # fmt: skip
     parser.add_argument("--base", metavar=part, help="energy of everything, which and/not count "
                         "once; `none` leaves it out (if all parts are classes of one checkpoint, "
                         "its energy without a class, else none)")  # fmt: skip
@@ -167,12 +170,25 @@ def find_base(options: argparse.Namespace, sources: Sequence[Trained]) -> Energy
     return Given(sources[0].energy, None) if alone else None
 
 
-def start_energies(trained: Trained, energies: Sequence[Energy], seed: int) -> list[float]:
-    """Return the mean energies of the noise from which the chains come, as offsets."""
+def start_energies(
+    trained: Trained,
+    energies: Sequence[Energy],
+    seed: int,
+    offsets: Sequence[float] | None = None,
+) -> list[float]:
+    """Return the mean energies of the noise from which the chains come, plus offsets.
+
+    Raises:
+        UserError: there are not as many offsets as energies.
+    """
+    offsets = offsets or [0.0] * len(energies)
+    if len(offsets) != len(energies):
+        raise UserError(f"--offsets: {len(energies)} energies need as many, not {len(offsets)}")
     device = next(trained.energy.parameters()).device
     generator = stream(seed, "offsets", device=device)
     noise = trained.chain.noise(256, trained.shape, generator=generator, device=device)
-    return mean_energies(energies, [noise] * len(energies))
+    means = mean_energies(energies, [noise] * len(energies))
+    return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -181,7 +197,9 @@ def main(args: list[str] | None = None) -> None:
     energies, sources = find(options.parts, options.device)
     first = sources[0]
     constraints = [constraint(text, first.shape) for text in options.constraint]
-    offsets = start_energies(first, energies, options.seed) if options.op == "or" else None
+    offsets = None
+    if options.op == "or":
+        offsets = start_energies(first, energies, options.seed, options.offsets)
     energy = combine(
         options.op,
         energies,
@@ -193,7 +211,8 @@ def main(args: list[str] | None = None) -> None:
     if constraints:
         energy = Product([energy, *constraints])
     about = {
-        name: getattr(options, name) for name in ("parts", "op", "weights", "base", "constraint")
+        name: getattr(options, name)
+        for name in ("parts", "op", "weights", "offsets", "base", "constraint")
     }
     trained = replace(first, energy=energy.requires_grad_(False).eval(), names=())
     run(options, trained, about=about)

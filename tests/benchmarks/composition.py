@@ -6,7 +6,6 @@ The energies are the classes of one conditional energy of the coloured shapes.
 """
 
 import argparse
-import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genconv import read
-from genconv.data.shape_sets import KINDS, has, resized
+from genconv.data.shape_sets import has, resized
 from genconv.data.shapes import draw, measure
 from genconv.energy import Given
 from genconv.images import grid, save_png
@@ -35,35 +34,34 @@ class Row:
     op: str
     parts: tuple[str, ...]
     claims: tuple[tuple[str, ...], ...]
+    weights: tuple[float, ...] | None = None
+    offsets: tuple[float, ...] | None = None
 
 
-def rows(wanted):
+def rows(wanted, weight):
     """List the compositions of the given kinds."""
-    found = []
-    for name in itertools.chain(KINDS["shape"], ("red", "green", "blue"), KINDS["side"]):
-        found.append(Row("single", "and", (name,), ((name,),)))
+    found = [
+        Row("single", "and", (name,), ((name,),), (weight,))
+        for name in ("circle", "square", "triangle", "red", "left")
+    ]
     for kind, pairs in (("and", SEEN), ("unseen", UNSEEN)):
-        found += [Row(kind, "and", pair, (pair, pair[:1], pair[1:])) for pair in pairs]
-    for parts in (("red", "circle", "left"), ("green", "triangle", "right")):
-        kind = "unseen" if parts[:2] in UNSEEN else "and"
-        found.append(Row(kind, "and", parts, (parts, *((p,) for p in parts))))
-    for parts in (("red", "blue"), ("circle", "triangle"), ("left", "right")):
-        found.append(Row("or", "or", parts, tuple((p,) for p in parts)))
-    for parts in (("circle", "red"), ("green", "triangle"), ("left", "square")):
-        found.append(Row("not", "not", parts, ((parts[0],), parts[1:])))
-    for name in ("circle", "red", "left"):
-        found.append(Row("not", "not", (name,), ((name,),)))
+        for pair in pairs:
+            found.append(Row(kind, "and", pair, (pair, pair[:1], pair[1:]), (weight, weight)))
+    for parts, offsets in [
+        (("red", "blue"), None),
+        (("circle", "triangle"), None),
+        (("circle", "triangle"), (3.0, 0.0)),
+    ]:
+        claims = tuple((p,) for p in parts)
+        found.append(Row("or", "or", parts, claims, offsets=offsets))
+    for parts, weights in [
+        (("red",), (1.0,)),
+        (("circle",), (1.0,)),
+        (("circle", "red"), (3.0, 1.0)),
+        (("square", "left"), (3.0, 2.0)),
+    ]:
+        found.append(Row("not", "not", parts, tuple((p,) for p in parts), weights))
     return [row for row in found if row.kind in wanted]
-
-
-def weights_of(row, options):
-    """Colour and side are decided early, shape late and by few pixels: it weighs more."""
-    if row.op == "or":
-        return None
-    negated = row.parts[1:] or row.parts
-    if row.op == "not":
-        return [options.negation] * len(negated)
-    return [options.shape if p in KINDS["shape"] else options.weight for p in row.parts]
 
 
 def clean(images):
@@ -78,21 +76,21 @@ def main():
     parser.add_argument("checkpoint")
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", default=["single", "and", "unseen", "or", "not"])
-    parser.add_argument("--weight", type=float, default=2.0, help="of colours and sides")
-    parser.add_argument("--shape", type=float, default=4.0, help="weight of shapes")
-    parser.add_argument("--negation", type=float, default=2.0, help="weight of what is negated")
+    kinds = ["single", "and", "unseen", "or", "not"]
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--weight", type=float, default=3.0, help="of each energy of an and")
     parser.add_argument("--no-base", action="store_true", help="plain sums")
     parser.add_argument("--pictures", type=Path, help="folder for a grid of each row")
     options = parser.parse_args()
     trained = read(options.checkpoint, "cpu")
-    table = Table("kind", "composition", "weights", "share", "clean", title=f"n={options.n}")
-    for row in progress(rows(options.kinds), "compositions"):
+    table = Table(
+        "kind", "composition", "weights or offsets", "share", "clean", title=f"n={options.n}"
+    )
+    for row in progress(rows(options.kinds, options.weight), "compositions"):
         parts = [Given(trained.energy, trained.label(name)) for name in row.parts]
-        weights = weights_of(row, options)
         base = None if options.no_base else Given(trained.energy, None)
-        offsets = start_energies(trained, parts, options.seed) if row.op == "or" else None
-        energy = combine(row.op, parts, weights, base, offsets)
+        offsets = start_energies(trained, parts, options.seed, row.offsets)
+        energy = combine(row.op, parts, row.weights, base, offsets)
         composed = replace(trained, energy=energy, names=())
         with torch.inference_mode():
             images = sample(composed, range(options.n), seed=options.seed, bf16=True)
@@ -100,12 +98,22 @@ def main():
             f"{' '.join(claim)} {has(images, *claim).double().mean():.1%}" for claim in row.claims
         )
         title = f" {row.op} ".join(row.parts) if len(row.parts) > 1 else f"{row.op} {row.parts[0]}"
-        line = [row.kind, title, str(weights or ""), shares, f"{clean(images).double().mean():.0%}"]
+        line = [
+            row.kind,
+            title,
+            str(row.weights or row.offsets or ""),
+            shares,
+            f"{clean(images).double().mean():.0%}",
+        ]
         table.add_row(*line)
         print(" | ".join(line), flush=True)
         if options.pictures:
             picture = grid(images[:64], 16, scale=2)
-            save_png(options.pictures / f"{row.kind}_{'_'.join(row.parts)}.png", picture)
+            save_png(
+                options.pictures
+                / f"{row.kind}_{'_'.join(row.parts)}{'_offsets' * bool(row.offsets)}.png",
+                picture,
+            )
     Console().print(table)
 
 

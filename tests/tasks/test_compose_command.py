@@ -81,13 +81,25 @@ def test_or_splits_at_the_noise(draw, named):
         assert torch.equal(found, expected(named, energy))
 
 
+def test_offsets_move_the_boundary_of_an_or(draw, named):
+    trained = read(named, "cpu")
+    parts = [Given(trained.energy, 0), Given(trained.energy, 2)]
+    means = start_energies(trained, parts, 0)
+    energy = Mixture(parts, None, [means[0] + 50, means[1] - 50], 0.01)
+    words = f"{named}:red", f"{named}:blue", "--op", "or", "--offsets", 50, -50
+    found = draw(*words)
+    assert torch.equal(found, expected(named, energy))
+    # so far that all is red
+    assert (found.float() - expected(named, parts[0]).float()).abs().max() <= 1
+
+
 def test_not_is_the_first_and_none_of_the_others(draw, named):
     e = read(named, "cpu").energy
     red, green, blue, base = (Given(e, label) for label in (0, 1, 2, None))
     found = draw(f"{named}:red", f"{named}:green", f"{named}:blue", "--op", "not")
     assert torch.equal(found, expected(named, Product([red, green, blue], [1, -1, -1], base)))
-    found = draw(f"{named}:red", f"{named}:green", "--op", "not", "--weights", 0.5)
-    assert torch.equal(found, expected(named, Product([red, green], [1, -0.5], base)))
+    found = draw(f"{named}:red", f"{named}:green", "--op", "not", "--weights", 2, 0.5)
+    assert torch.equal(found, expected(named, Product([red, green], [2, -0.5], base)))
     alone = draw(f"{named}:red", "--op", "not")
     assert torch.equal(alone, expected(named, Product([red], [-1], base)))
 
@@ -158,9 +170,10 @@ def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path
         (["{other}", "{run}"], "images .1, 8, 8., unlike"),
         (["nowhere"], "there is no nowhere"),
         (["nowhere:red"], "there is no nowhere"),
-        (["{other}", "{other}", "--weights", "1"], "--weights: and needs 2 here, not 1"),
-        (["{named}:0", "{named}:1", "--op", "not", "--weights", "1", "1"], "needs 1 here, not 2"),
+        (["{other}", "{other}", "--weights", "1"], "--weights: 2 energies need as many, not 1"),
+        (["{named}:0", "--op", "not", "--weights", "1", "1"], "1 energies need as many, not 2"),
         (["{named}:0", "{named}:1", "--op", "or", "--weights", "1", "0"], "must be positive"),
+        (["{named}:0", "--op", "or", "--offsets", "1", "2"], "--offsets: 1 energies need as many"),
         (["{other}", "--op", "not"], "give --base"),
         (["{other}", "--base", "{run}"], "--base .* is of images"),
         (["{other}", "--constraint", "hue=grey"], "grey and has no hue"),
