@@ -34,12 +34,14 @@ class Trained:
         chain: how images are drawn from it.
         shape: (C, *space) of an image.
         updates: number of updates it was trained for.
+        names: of the classes of a conditional energy, in the order of the labels, where known.
     """
 
     energy: Energy
     chain: Chain
     shape: tuple[int, ...]
     updates: int
+    names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int | None:
@@ -75,6 +77,21 @@ class Trained:
             self.energy, x, y, generator=generator, callback=callback, bf16=bf16
         ).x
 
+    def label(self, name: str) -> int:
+        """Return the label of a class, given as its name or number.
+
+        Raises:
+            UserError: this energy has no such class.
+        """
+        if name in self.names:
+            return self.names.index(name)
+        if not self.classes:
+            raise UserError(f"there is no class {name!r}, as this energy has no classes")
+        if not name.isdigit() or int(name) >= self.classes:
+            known = ", ".join(self.names) if self.names else f"0 to {self.classes - 1}"
+            raise UserError(f"there is no class {name!r}; choose from {known}")
+        return int(name)
+
     def digest(self) -> str:
         """Return the SHA-256 of the weights, which names the energy in results."""
         sha = hashlib.sha256()
@@ -91,6 +108,7 @@ class Trained:
             "chain": self.chain.to_dict(),
             "shape": list(self.shape),
             "updates": self.updates,
+            "names": list(self.names),
         }
 
 
@@ -123,6 +141,7 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
         energy = build(card["energy"])
         chain = Chain(**card["chain"])
         shape, updates = tuple(card["shape"]), card["updates"]
+        names = tuple(map(str, card.get("names", ())))
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
     except Exception as error:
@@ -137,7 +156,7 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
         ) from error
     energy = energy.requires_grad_(False).eval()
     try:
-        return Trained(energy.to(device), chain, shape, updates)
+        return Trained(energy.to(device), chain, shape, updates, names)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device {device!r} here: {_sentence(error)}") from error
 
@@ -147,14 +166,16 @@ def write(trained: Trained, folder: str | Path) -> None:
 
     `load` and every command take the folder in place of a checkpoint.
     """
-    folder = Path(folder)
+    folder, card = Path(folder), trained.card()
+    # a copy each, as one network may be in several parts of a composition
     weights = {
-        name: w.detach().cpu().contiguous() for name, w in trained.energy.state_dict().items()
+        name: w.detach().cpu().contiguous().clone()
+        for name, w in trained.energy.state_dict().items()
     }
     with replacing(folder / WEIGHTS) as part:
         safetensors.torch.save_file(weights, part)
     with replacing(folder / CARD) as part:
-        part.write_text(json.dumps(trained.card(), indent=2) + "\n")
+        part.write_text(json.dumps(card, indent=2) + "\n")
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

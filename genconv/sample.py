@@ -18,7 +18,7 @@ from genconv.images import grid, save_gif, save_png, to_uint8
 from genconv.progress import progress
 from genconv.seeds import stream
 
-__all__ = ["Unfinished", "main", "sample"]
+__all__ = ["Unfinished", "add_flags", "main", "run", "sample"]
 
 
 def labels_of(trained: Trained, rows: range, label: int | None = None) -> list[int] | None:
@@ -164,18 +164,13 @@ def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
             save_png(place / f"{i:0{digits}d}.png", torch.from_numpy(image.copy()).movedim(-1, 0))
 
 
-def parse(args: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m genconv.sample", description="Draw images from a trained energy."
-    )
-    parser.add_argument("checkpoint", help="checkpoint, run folder, or exported folder")
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every command that draws images."""
     parser.add_argument("-n", type=int, default=64, help="number of images (64)")
     parser.add_argument("--out", type=Path, default=Path("samples.png"),
                         help="FILE.npz (uint8 NHWC `images`), FILE.png (a grid of up to 1024), or "
                         "a folder of PNGs (samples.png)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) only (0)")
-    parser.add_argument("--label", type=int, help="class of all images, of a conditional energy")
     parser.add_argument("--steps", type=int, help="Langevin steps (the checkpoint's own)")
     parser.add_argument("--step-size", type=float, help="step size at the chain's end")
     parser.add_argument("--temperature", type=float, help="temperature at the chain's end")
@@ -184,10 +179,20 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
     parser.add_argument("--trajectory", type=Path, help="FILE.gif of the first images' chains")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m genconv.sample", description="Draw images from a trained energy."
+    )
+    parser.add_argument("checkpoint", help="checkpoint, run folder, or exported folder")
+    parser.add_argument("--label", type=int, help="class of all images, of a conditional energy")
+    add_flags(parser)
     return parser.parse_args(args)
 
 
-def check(options: argparse.Namespace, trained: Trained) -> None:
+def check(options: argparse.Namespace, trained: Trained, label: int | None = None) -> None:
     """Raise a UserError for what cannot be done."""
     for flag, value, least in [
         ("-n", options.n, 1),
@@ -200,9 +205,9 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         # not `value < least`, which a NaN would pass
         if value is not None and not value >= least:
             raise UserError(f"{flag} must be at least {least}, not {value}")
-    if options.label is not None and not 0 <= options.label < (trained.classes or 0):
+    if label is not None and not 0 <= label < (trained.classes or 0):
         raise UserError(
-            f"--label {options.label}: this energy has "
+            f"--label {label}: this energy has "
             + (f"classes 0 to {trained.classes - 1}" if trained.classes else "no classes")
         )
     if options.out.suffix not in ("", ".npz", ".png"):
@@ -215,33 +220,53 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         raise UserError(f"--trajectory writes a .gif, not {options.trajectory}")
 
 
-def main(args: list[str] | None = None) -> None:
-    """Sample, showing progress, and resume what was cut short."""
-    options = parse(args)
-    trained = read(options.checkpoint, options.device)
+def run(
+    options: argparse.Namespace,
+    trained: Trained,
+    label: int | None = None,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Draw and publish images as the flags say, showing progress; resume what was cut short.
+
+    Args:
+        options: the values of `add_flags`.
+        trained: what is drawn from.
+        label: class of all images, of a conditional energy.
+        about: plain values that the images depend on beside flags, weights and chain.
+
+    Raises:
+        UserError: a flag has a value that cannot be.
+    """
     chain = trained.chain.at(options.steps, options.step_size, options.temperature)
     trained = replace(trained, chain=chain)
-    check(options, trained)
+    check(options, trained, label)
     c, *space = trained.shape
     job = {
         "weights": trained.digest(),
         "chain": json.loads(json.dumps(chain.to_dict())),
         "n": options.n,
         "seed": options.seed,
-        "label": options.label,
+        "label": label,
         "precision": options.precision,
+        **(about or {}),
     }
     work = Unfinished(options.out, job, (options.n, *space, c))
-    how = {"seed": options.seed, "label": options.label, "bf16": options.precision == "bf16"}
+    how = {"seed": options.seed, "label": label, "bf16": options.precision == "bf16"}
     for begin in progress(range(work.done, options.n, options.batch_size), "sampling"):
         rows = range(begin, min(begin + options.batch_size, options.n))
         work.images[begin : rows.stop] = sample(trained, rows, **how).movedim(1, -1).numpy()
         work.mark(rows.stop)
-    publish(work.images, labels_of(trained, range(options.n), options.label), options.out)
+    publish(work.images, labels_of(trained, range(options.n), label), options.out)
     work.remove()
     if options.trajectory is not None:
         film(trained, range(min(options.n, 64)), options.trajectory, **how)
     print(f"{options.n} images: {options.out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Sample from the checkpoint that the command line names."""
+    options = parse(args)
+    run(options, read(options.checkpoint, options.device), options.label)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ SHAPES = {
     "cifar10": (3, 32, 32),
     "imagenet32": (3, 32, 32),
 }
-CLASSES = {"digits": 10, "shapes": 3, "cifar10": 10, "imagenet32": 1000}
+ATTRIBUTES = "shapes:label=attribute,without=red-circle,without=green-square,without=blue-triangle"
+SHAPES[ATTRIBUTES] = (3, 16, 16)
+CLASSES = {ATTRIBUTES: 11, "digits": 10, "shapes": 3, "cifar10": 10, "imagenet32": 1000}
 
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
@@ -78,7 +80,7 @@ def test_energy_takes_an_image_of_its_data(cli):
     with torch.no_grad():
         assert energy.eval()(torch.randn(2, *shape), y).shape == (2,)
     assert cli.model.classes in (None, CLASSES[cli.datamodule.name])
-    assert cli.datamodule.size is None
+    assert cli.datamodule.size in (None, shape[1])
     assert cli.datamodule.channels is None
 
 

@@ -11,7 +11,7 @@ from genconv.data.fit import fit
 from genconv.data.folder import load_folder
 from genconv.data.image_set import Images
 from genconv.data.imagenet32 import load_imagenet32
-from genconv.data.shapes import load_shapes
+from genconv.data.shape_sets import load_shapes
 from genconv.data.torchvision_sets import SETS, load_torchvision
 from genconv.errors import UserError
 
@@ -31,7 +31,8 @@ def load_images(
     """Load a set of images by name or path, whole, into memory.
 
     Args:
-        name: `digits` or `shapes` (need nothing); `cifar10`, `cifar100`, `mnist`, `svhn` or any
+        name: `digits` or `shapes` (need nothing; `shapes:colour=red`, and what else
+            `load_shapes` knows, is a part of it); `cifar10`, `cifar100`, `mnist`, `svhn` or any
             other classification set of torchvision (downloaded); `imagenet32` (its published
             batches); a folder of images, with class folders or without; an `.npz` with `images`,
             uint8 and channel last; or a folder of `train.npz` and `test.npz`.
@@ -49,8 +50,8 @@ def load_images(
     key = name.lower()
     if key == "digits":
         images = load_digits(split)
-    elif key == "shapes":
-        images = load_shapes(split)
+    elif key == "shapes" or key.startswith("shapes:"):
+        images = load_shapes(split, key.partition(":")[2])
     elif key == "imagenet32":
         images = load_imagenet32(split, root=root)
     elif Path(name).is_dir():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from genconv.data.image_set import Images, check_split
+from genconv.data.image_set import check_split
 
 __all__ = [
     "COLOURS",
@@ -14,7 +14,6 @@ __all__ = [
     "Attributes",
     "draw",
     "draw_shapes",
-    "load_shapes",
     "measure",
     "sample_attributes",
     "split_attributes",
@@ -170,13 +169,3 @@ def split_attributes(split: str = "train") -> Attributes:
     return Attributes(
         *(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Attributes))
     )
-
-
-def load_shapes(split: str = "train") -> Images:
-    """Draw the set: 20,000 images for "train", 2,000 for "test", "all" the one after the other.
-
-    Returns:
-        images (N, 3, 32, 32); labels are the shape, 0..2 (`split_attributes` has the rest).
-    """
-    attributes = split_attributes(split)
-    return Images(draw(attributes), attributes.shape, SHAPES)

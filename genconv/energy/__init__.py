@@ -1,8 +1,22 @@
 """Rooms that answer "how likely is x?"."""
 
+from genconv.energy.compose import Constraint, Given, Mixture, Negation, Product, Tempered
 from genconv.energy.convnet import GenerativeConvNet
 from genconv.energy.energy import Energy, build, describe
 from genconv.energy.resnet import ResNetEnergy
 from genconv.energy.unet import UNetEnergy
 
-__all__ = ["Energy", "GenerativeConvNet", "ResNetEnergy", "UNetEnergy", "build", "describe"]
+__all__ = [
+    "Constraint",
+    "Energy",
+    "GenerativeConvNet",
+    "Given",
+    "Mixture",
+    "Negation",
+    "Product",
+    "ResNetEnergy",
+    "Tempered",
+    "UNetEnergy",
+    "build",
+    "describe",
+]

@@ -37,7 +37,11 @@ class Energy(nn.Module, ABC):
 
 
 def describe(energy: Energy) -> dict[str, Any]:
-    """Write an energy down as JSON-able `{"class": ..., "arguments": {...}}`, without weights."""
+    """Write an energy down as JSON-able `{"class": ..., "arguments": {...}}`, without weights.
+
+    Raises:
+        UserError: a function is among its arguments.
+    """
     cls = type(energy)
     arguments = {name: _plain(value) for name, value in energy.arguments.items()}
     return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": arguments}
@@ -74,6 +78,8 @@ def _subclasses(cls: type) -> list[type]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Energy):
         return describe(value)
+    if callable(value):
+        raise UserError(f"{value!r} is code, which no file holds; make it a subclass of Energy")
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

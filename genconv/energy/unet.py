@@ -25,6 +25,9 @@ class UNetEnergy(Energy):
     - `local`: E(x) = -Σ_u f_u(x), a sum of local energies f_u
     - `pooled`: E(x) = scale · w · SiLU(mean over u of f_u(x))
 
+    With classes, every block scales and shifts its channels by the label, and E(x) without labels
+    is an energy of its own, learnt from the images whose label is withheld (label -1).
+
     Args:
         channels: C of the input (N, C, H, W).
         width: channels at full size.
@@ -35,6 +38,7 @@ class UNetEnergy(Energy):
         head: how the map becomes a number.
         norm: group normalisation before every activation.
         scale: factor on the energy of the `pooled` and `local` heads.
+        classes: number of classes; None for an unconditional energy.
 
     Reference:
         Energy Matching, https://arxiv.org/abs/2504.10612, whose net also has attention and a
@@ -51,9 +55,10 @@ class UNetEnergy(Energy):
         head: Head = "dot",
         norm: bool = True,
         scale: float = 1.0,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.head, self.scale = head, scale
+        self.head, self.scale, self.classes = head, scale, classes
         widths = [width * m for m in multipliers]
         self.stem = nn.Conv2d(channels, width, patch + 2, stride=patch, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -63,12 +68,12 @@ class UNetEnergy(Energy):
                 self.down.append(nn.Conv2d(h, h, 3, stride=2, padding=1))
                 skips.append(h)
             for _ in range(blocks):
-                self.down.append(Block(h, w, norm))
+                self.down.append(Block(h, w, norm, classes))
                 skips.append(h := w)
-        self.middle = Block(h, h, norm)
+        self.middle = Block(h, h, norm, classes)
         for level, w in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.up.append(Block(h + skips.pop(), w, norm))
+                self.up.append(Block(h + skips.pop(), w, norm, classes))
                 h = w
             if level:
                 self.up.append(Double(h))
@@ -81,14 +86,16 @@ class UNetEnergy(Energy):
         self.weights = nn.Linear(maps, 1, bias=False) if head == "pooled" else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the energies (N,) of a batch (N, C, H, W)."""
+        """Return the energies (N,) of a batch (N, C, H, W); label -1 is that of no label."""
+        if self.classes and y is None:
+            y = torch.full((len(x),), -1, device=x.device)
         h = self.stem(x)
         skips = [h]
         for layer in self.down:
-            skips.append(h := layer(h))
-        h = self.middle(h)
+            skips.append(h := layer(h, y) if isinstance(layer, Block) else layer(h))
+        h = self.middle(h, y)
         for layer in self.up:
-            h = layer(h) if isinstance(layer, Double) else layer(torch.cat([h, skips.pop()], 1))
+            h = layer(h) if isinstance(layer, Double) else layer(torch.cat([h, skips.pop()], 1), y)
         f = widen(self.to_map(self.last(h)))
         with torch.autocast(x.device.type, enabled=False):
             if self.head == "dot":
@@ -108,9 +115,12 @@ def activated(width: int, norm: bool) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Adds to its input two activated convolutions; a fresh block adds nothing."""
+    """Adds to its input two activated convolutions; a fresh block adds nothing.
 
-    def __init__(self, before: int, width: int, norm: bool) -> None:
+    With classes, what enters the second activation is scaled and shifted by the label.
+    """
+
+    def __init__(self, before: int, width: int, norm: bool, classes: int | None = None) -> None:
         super().__init__()
         self.branch = nn.Sequential(
             activated(before, norm),
@@ -120,9 +130,18 @@ class Block(nn.Module):
         )
         nn.init.zeros_(self.branch[-1].weight)
         self.skip = nn.Identity() if before == width else nn.Conv2d(before, width, 1)
+        # row 0 is that of label -1; fresh classes are all alike
+        self.modulation = nn.Embedding(classes + 1, 2 * width) if classes else None
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.branch(x)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.modulation is None:
+            return self.skip(x) + self.branch(x)
+        first, convolution, (norm, activation), last = self.branch
+        scale, shift = self.modulation(y + 1)[..., None, None].chunk(2, 1)
+        h = norm(convolution(first(x))) * (1 + scale) + shift
+        return self.skip(x) + last(activation(h))
 
 
 class Double(nn.Module):

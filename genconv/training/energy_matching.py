@@ -34,6 +34,8 @@ class EnergyMatching(EnergyModule):
         weight: λ of the contrastive phase.
         floor: lower bound on λ (E⁺ - E⁻), below which it teaches nothing; null for none.
         trim: share of the negatives, those of highest energy, that is left out.
+        unlabelled: share of the labels withheld (-1) in the transport phase, from which a
+            class-conditional energy learns E(x) without a label; the energy must know label -1.
         coupling: `independent` noise, or noise paired with the data of its batch by optimal
             `transport`, which straightens the way.
         k: Langevin steps of each update.
@@ -59,6 +61,7 @@ class EnergyMatching(EnergyModule):
         weight: float = 1e-3,
         floor: float | None = None,
         trim: float = 0.0,
+        unlabelled: float = 0.0,
         coupling: Literal["independent", "transport"] = "independent",
         k: int = 20,
         buffer_size: int = 8192,
@@ -71,22 +74,30 @@ class EnergyMatching(EnergyModule):
         super().__init__(energy, chain, k, buffer_size, restart, True, lr, betas, bf16_chains, seed)
         self.transport_updates = transport_updates
         self.weight, self.floor, self.trim, self.coupling = weight, floor, trim, coupling
+        self.unlabelled = unlabelled
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
-        x, _ = batch
+        x, y = batch
+        y = y if self.classes else None
         noise = draw_noise(x.shape, self.generator, device=x.device)
         if self.coupling == "transport":
             noise = pair_by_transport(noise, x)
         t = draw_noise((len(x),), self.generator, draw=torch.rand, device=x.device)
-        loss = transport_loss(self.energy, noise, x, t)
+        loss = transport_loss(self.energy, noise, x, t, self._withhold(y))
         self.log("loss/transport", loss, prog_bar=True)
         if self.global_step >= self.transport_updates:
-            loss = loss + self._contrastive(x)
+            loss = loss + self._contrastive(x, y)
         self.log("loss", loss)
         return loss
 
-    def _contrastive(self, x: Tensor) -> Tensor:
-        e_data, e_chains = energy_pair(self.energy, x, self.negatives(x, None))
+    def _withhold(self, y: Tensor | None) -> Tensor | None:
+        if y is None or not self.unlabelled:
+            return y
+        chance = draw_noise(y.shape, self.generator, draw=torch.rand, device=y.device)
+        return y.masked_fill(chance < self.unlabelled, -1)
+
+    def _contrastive(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        e_data, e_chains = energy_pair(self.energy, x, self.negatives(x, y), y)
         self.log_energies(e_data, e_chains)
         if self.trim:
             e_chains = e_chains.sort().values[: round(len(x) * (1 - self.trim))]
@@ -94,7 +105,9 @@ class EnergyMatching(EnergyModule):
         return loss if self.floor is None else loss.clamp_min(self.floor)
 
 
-def transport_loss(energy: Callable[[Tensor], Tensor], x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+def transport_loss(
+    energy: Callable[..., Tensor], x0: Tensor, x1: Tensor, t: Tensor, y: Tensor | None = None
+) -> Tensor:
     """Return the mean squared error, per pixel, of -∇E(x_t) as the velocity x1 - x0.
 
     Args:
@@ -102,11 +115,13 @@ def transport_loss(energy: Callable[[Tensor], Tensor], x0: Tensor, x1: Tensor, t
         x0: (N, C, *space) noise.
         x1: (N, C, *space) data.
         t: (N,) times in [0, 1].
+        y: (N,) labels handed to a class-conditional energy.
     """
     t = t.view(-1, *[1] * (x0.ndim - 1))
     with torch.enable_grad():
         x = ((1 - t) * x0 + t * x1).requires_grad_()
-        (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
+        energies = energy(x) if y is None else energy(x, y)
+        (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=True)
     return (gradient + x1 - x0).square().mean()
 
 

@@ -56,6 +56,7 @@ class EnergyModule(pl.LightningModule):
         self.lr, self.betas = lr, betas
         self.bf16_chains, self.seed = bf16_chains, seed
         self.shape: tuple[int, ...] | None = None
+        self.names: tuple[str, ...] = ()
         # Both come to be in training, on its device, and not here: weight averaging copies the
         # module before it starts, and the copy has no use for chains.
         self.buffer: ReplayBuffer | None = None
@@ -69,7 +70,7 @@ class EnergyModule(pl.LightningModule):
 
     def trained(self, shape: tuple[int, ...]) -> Trained:
         """Return what there is so far, for images of a shape (C, *space)."""
-        return Trained(self.energy, self.chain, shape, self.global_step)
+        return Trained(self.energy, self.chain, shape, self.global_step, self.names)
 
     @property
     def uses_buffer(self) -> bool:
@@ -184,6 +185,8 @@ class EnergyModule(pl.LightningModule):
         self.log("gradient", torch.nn.utils.get_total_norm(gradients))
 
     def on_fit_start(self) -> None:
+        data = getattr(self.trainer.datamodule, "data", None)
+        self.names = (data.classes or ()) if self.classes and data is not None else ()
         self.generator = stream(self.seed, "chains", self.global_rank, device=self.device)
         if self._resumed is not None:
             if self._resumed["buffer"] is not None:

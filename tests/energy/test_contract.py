@@ -23,6 +23,10 @@ ENERGIES = {
         )
         for head in ("dot", "l2", "local", "pooled")
     },
+    "unet-classes": (
+        lambda: UNetEnergy(3, width=8, multipliers=(1, 2), blocks=1, classes=3),
+        (3, 8, 8),
+    ),
     "unet-patch": (
         lambda: UNetEnergy(3, width=8, multipliers=(1, 2), blocks=1, patch=2, norm=False),
         (3, 8, 8),
@@ -107,6 +111,17 @@ def test_unconditional_energy_of_classes_is_their_mixture():
     x = torch.randn(4, 3, 8, 8)
     each = torch.stack([energy(x, torch.full((4,), c)) for c in range(3)], 1)
     torch.testing.assert_close(energy(x), -torch.logsumexp(-each, 1))
+
+
+def test_a_withheld_label_is_that_of_a_u_net_without_labels():
+    torch.manual_seed(0)
+    energy = UNetEnergy(3, width=8, multipliers=(1, 2), blocks=1, classes=3)
+    for parameter in energy.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(4, 3, 8, 8)
+    mixed = energy(x, torch.tensor([-1, 0, 2, -1]))
+    torch.testing.assert_close(energy(x)[[0, 3]], mixed[[0, 3]])
+    assert (energy(x) - mixed)[[1, 2]].abs().min() > 1e-4
 
 
 def test_spectral_energy_is_1_lipschitz_per_layer():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genconv.energy import GenerativeConvNet
+from genconv.energy import GenerativeConvNet, UNetEnergy
 from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import EnergyMatching
 from genconv.training.energy_matching import pair_by_transport, transport_loss
@@ -51,6 +51,24 @@ def test_transport_pairs_each_image_with_its_own_noise():
     paired = pair_by_transport(x0, x1)
     assert torch.equal(paired.flatten(1).sum(1).sort().values, x0.flatten(1).sum(1).sort().values)
     assert (paired - x1).square().sum() < (x0 - x1).square().sum()
+
+
+def test_labels_reach_the_energy_and_a_share_of_them_is_withheld():
+    torch.manual_seed(0)
+    energy = UNetEnergy(1, width=8, multipliers=(1,), blocks=1, classes=3)
+    module = EnergyMatching(energy, unlabelled=0.25)
+    module.generator = torch.Generator().manual_seed(0)
+    y = torch.arange(3).repeat(1000)
+    found = module._withhold(y)
+    assert (found == -1).double().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(found[found >= 0], y[found >= 0])
+    module.unlabelled = 0.0
+    assert module._withhold(y) is y
+    seen = []
+    energy.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    module.log = lambda *args, **how: None
+    module.training_step((torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2, 2, 1, 0])), 0)
+    assert seen[0].tolist() == [0, 1, 2, 2, 1, 0]
 
 
 @pytest.fixture

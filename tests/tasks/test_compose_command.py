@@ -1,0 +1,194 @@
+"""The compose command: what it joins, and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genconv.checkpoint import Trained, read, write
+from genconv.edit import main
+from genconv.energy import Given, Mixture, Product, ResNetEnergy
+from genconv.errors import UserError
+from genconv.images import from_uint8
+from genconv.sample import sample
+from genconv.sampling import Chain
+from genconv.tasks.compose_command import start_energies
+from genconv.tasks.constraints import hue, region
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A second energy, without classes, of the same images."""
+    folder = tmp_path_factory.mktemp("other")
+    torch.manual_seed(1)
+    write(Trained(ResNetEnergy(3, widths=(4, 8)), Chain(5, 0.1, 0.01), (3, 8, 8), 0), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def named(conditional, tmp_path_factory):
+    """The conditional energy, whose classes have names."""
+    folder = tmp_path_factory.mktemp("named")
+    write(replace(read(conditional, "cpu"), names=("red", "green", "blue")), folder)
+    return folder
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Run the command and return its images."""
+
+    def draw(*words):
+        out = tmp_path / "a.npz"
+        words = ["compose", *map(str, words), "-n", "3", "--out", str(out), "--device", "cpu"]
+        main([*words, "--overwrite"])
+        assert not list(tmp_path.glob("*.part"))
+        with np.load(out) as file:
+            assert list(file) == ["images"]
+            return torch.from_numpy(file["images"]).movedim(-1, 1)
+
+    return draw
+
+
+def expected(folder, energy, seed=0):
+    return sample(replace(read(folder, "cpu"), energy=energy), range(3), seed=seed)
+
+
+def test_and_counts_the_base_once(draw, named):
+    e = read(named, "cpu").energy
+    red, green, base = Given(e, 0), Given(e, 1), Given(e, None)
+    parts = f"{named}:red", f"{named}:green"
+    found = draw(*parts)
+    assert torch.equal(found, expected(named, Product([red, green], base=base)))
+    assert torch.equal(draw(*parts, "--op", "and", "--base", named), found)
+    assert torch.equal(draw(f"{named}:0", f"{named}:1"), found)
+    bare = draw(*parts, "--base", "none")
+    assert torch.equal(bare, expected(named, Product([red, green])))
+    assert not torch.equal(bare, found)
+    weighted = draw(*parts, "--weights", 2, 0.5)
+    assert torch.equal(weighted, expected(named, Product([red, green], [2, 0.5], base)))
+
+
+def test_or_splits_at_the_noise(draw, named):
+    trained = read(named, "cpu")
+    parts = [Given(trained.energy, 0), Given(trained.energy, 2)]
+    for weights in (None, [1.0, 3.0]):
+        energy = Mixture(parts, weights, start_energies(trained, parts, 0), 0.01)
+        flags = ["--weights", *weights] if weights else []
+        found = draw(f"{named}:red", f"{named}:blue", "--op", "or", *flags)
+        assert torch.equal(found, expected(named, energy))
+
+
+def test_offsets_move_the_boundary_of_an_or(draw, named):
+    trained = read(named, "cpu")
+    parts = [Given(trained.energy, 0), Given(trained.energy, 2)]
+    means = start_energies(trained, parts, 0)
+    energy = Mixture(parts, None, [means[0] + 50, means[1] - 50], 0.01)
+    words = f"{named}:red", f"{named}:blue", "--op", "or", "--offsets", 50, -50
+    found = draw(*words)
+    assert torch.equal(found, expected(named, energy))
+    # so far that all is red
+    assert (found.float() - expected(named, parts[0]).float()).abs().max() <= 1
+
+
+def test_not_is_the_first_and_none_of_the_others(draw, named):
+    e = read(named, "cpu").energy
+    red, green, blue, base = (Given(e, label) for label in (0, 1, 2, None))
+    found = draw(f"{named}:red", f"{named}:green", f"{named}:blue", "--op", "not")
+    assert torch.equal(found, expected(named, Product([red, green, blue], [1, -1, -1], base)))
+    found = draw(f"{named}:red", f"{named}:green", "--op", "not", "--weights", 2, 0.5)
+    assert torch.equal(found, expected(named, Product([red, green], [2, -0.5], base)))
+    alone = draw(f"{named}:red", "--op", "not")
+    assert torch.equal(alone, expected(named, Product([red], [-1], base)))
+
+
+def test_checkpoints_are_joined_by_the_chain_of_the_first(draw, named, other):
+    a, b = read(other, "cpu").energy, read(named, "cpu").energy
+    energy = Product([a, Given(b, 1)])
+    assert torch.equal(draw(other, f"{named}:green"), expected(other, energy))
+    assert torch.equal(
+        draw(other, f"{named}:green", "--base", other),
+        expected(other, Product([a, Given(b, 1)], base=a)),
+    )
+
+
+def test_seed_and_chain_are_those_of_the_flags(draw, other):
+    trained = read(other, "cpu")
+    assert torch.equal(draw(other), sample(trained, range(3)))
+    assert torch.equal(draw(other, "--seed", 4), sample(trained, range(3), seed=4))
+    longer = replace(trained, chain=trained.chain.at(9, 0.05, 0.5))
+    flags = ["--steps", 9, "--step-size", 0.05, "--temperature", 0.5]
+    assert torch.equal(draw(other, *flags), sample(longer, range(3)))
+
+
+def test_constraints_add_up(draw, other, tmp_path):
+    image = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8)
+    Image.fromarray(image.numpy()).save(tmp_path / "a.png")
+    wish = f"region={tmp_path / 'a.png'}@1,2,4,8"
+    target = image.movedim(-1, 0)
+    found = draw(other, "--constraint", f"{wish}*9", "--steps", 60)
+    error = (found.float() - target.float()).abs()
+    assert error[..., 2:8, 1:4].max() < 40
+    assert error[..., :2, :].mean() > 40
+    mask = torch.zeros(8, 8)
+    mask[2:8, 1:4] = 1
+    function, e = region(target.float() / 127.5 - 1, mask), read(other, "cpu").energy
+    at_once = draw(other, "--constraint", f"{wish}*2", "--constraint", f"{wish}*3")
+    both = Product([e, lambda x: 5 * function(x)])
+    assert (at_once.float() - expected(other, both).float()).abs().max() <= 1
+    off = [
+        hue((255, 0, 0))(from_uint8(draw(other, "--steps", 30, *flags))).mean()
+        for flags in ([], ["--constraint", "hue=red"])
+    ]
+    assert off[1] < 0.2 * off[0]
+
+
+def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path, monkeypatch):
+    import genconv.sample
+
+    def cut(*args, **how):
+        raise KeyboardInterrupt
+
+    args = ["compose", f"{named}:red", f"{named}:blue", "--out", str(tmp_path / "a.npz")]
+    with monkeypatch.context() as patch:
+        patch.setattr(genconv.sample, "sample", cut)
+        with pytest.raises(KeyboardInterrupt):
+            main([*args, "--device", "cpu"])
+    assert json.loads((tmp_path / "a.npz.part" / "job.json").read_text())["op"] == "and"
+    with pytest.raises(UserError, match="another op"):
+        main([*args, "--device", "cpu", "--op", "or"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{named}:pink"], "no class 'pink'; choose from red, green, blue"),
+        (["{named}:3"], "no class '3'"),
+        (["{other}:1"], "no classes"),
+        (["{other}", "{run}"], "images .1, 8, 8., unlike"),
+        (["nowhere"], "there is no nowhere"),
+        (["nowhere:red"], "there is no nowhere"),
+        (["{other}", "{other}", "--weights", "1"], "--weights: 2 energies need as many, not 1"),
+        (["{named}:0", "--op", "not", "--weights", "1", "1"], "1 energies need as many, not 2"),
+        (["{named}:0", "{named}:1", "--op", "or", "--weights", "1", "0"], "must be positive"),
+        (["{named}:0", "--op", "or", "--offsets", "1", "2"], "--offsets: 1 energies need as many"),
+        (["{other}", "--op", "not"], "give --base"),
+        (["{other}", "--base", "{run}"], "--base .* is of images"),
+        (["{other}", "--constraint", "hue=grey"], "grey and has no hue"),
+        (["{other}", "--constraint", "hue=nocolour"], "unknown color specifier"),
+        (["{other}", "--constraint", "smell=red"], "write hue=red"),
+        (["{other}", "--constraint", "hue=red*much"], "write hue=red"),
+        (["{run}", "--constraint", "hue=red"], "1 channels have no hue"),
+        (["{other}", "--constraint", "region=nofile@0,0,2,2"], "cannot read the image nofile"),
+        (["{other}", "--constraint", "region=nofile@0,0,2,9"], "not within 8x8"),
+        (["{other}", "--constraint", "region=nofile"], "write hue=red"),
+        (["{other}", "-n", "0"], "-n must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_named(words, message, named, other, run, tmp_path):
+    words = [word.format(named=named, other=other, run=run) for word in words]
+    with pytest.raises(UserError, match=message):
+        main(["compose", *words, "--out", str(tmp_path / "a.npz"), "--device", "cpu"])
+    assert not list(tmp_path.iterdir())
