@@ -177,6 +177,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) only (0)")
     parser.add_argument("--label", type=int, help="class of all images, of a conditional energy")
     parser.add_argument("--steps", type=int, help="Langevin steps (the checkpoint's own)")
+    parser.add_argument("--stretch", type=int, metavar="STEPS",
+                        help="go the same way in so many steps, longer or shorter ones, where "
+                        "--steps stops earlier or goes on")  # fmt: skip
     parser.add_argument("--step-size", type=float, help="step size at the chain's end")
     parser.add_argument("--temperature", type=float, help="temperature at the chain's end")
     parser.add_argument("--batch-size", type=int, default=256, help="images at once (256)")
@@ -193,6 +196,7 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         ("-n", options.n, 1),
         ("--batch-size", options.batch_size, 1),
         ("--steps", options.steps, 1),
+        ("--stretch", options.stretch, 1),
         ("--seed", options.seed, 0),
         ("--step-size", options.step_size, 0),
         ("--temperature", options.temperature, 0),
@@ -219,9 +223,10 @@ def main(args: list[str] | None = None) -> None:
     """Sample, showing progress, and resume what was cut short."""
     options = parse(args)
     trained = read(options.checkpoint, options.device)
-    chain = trained.chain.at(options.steps, options.step_size, options.temperature)
-    trained = replace(trained, chain=chain)
     check(options, trained)
+    chain = trained.chain.stretched(options.stretch) if options.stretch else trained.chain
+    chain = chain.at(options.steps, options.step_size, options.temperature)
+    trained = replace(trained, chain=chain)
     c, *space = trained.shape
     job = {
         "weights": trained.digest(),

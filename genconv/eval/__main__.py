@@ -1,4 +1,4 @@
-"""The evaluation commands: `python -m genconv.eval ood|score`."""
+"""The evaluation commands: `python -m genconv.eval ood|score|steps`."""
 
 import sys
 from importlib import import_module
@@ -8,6 +8,7 @@ from genconv.errors import UserError, command
 COMMANDS = {
     "ood": "how well an energy tells a set of images from others",
     "score": "a number for every image of a folder, and which do not belong",
+    "steps": "how good samples are after fewer and more Langevin steps, and how many will do",
 }
 
 
