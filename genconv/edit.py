@@ -1,11 +1,18 @@
-"""The editing commands: `python -m genconv.edit compose`."""
+"""The editing commands: `python -m genconv.edit inpaint|denoise|upscale|...|compose ...`."""
 
 import sys
 from importlib import import_module
 
 from genconv.errors import UserError, command
 
-COMMANDS = {"compose": "draw from energies joined by and, or, not, and from constraints"}
+COMMANDS = {
+    "inpaint": "fill in what a mask hides",
+    "denoise": "take white noise away",
+    "upscale": "give images more pixels",
+    "colourise": "give grey images their colours",
+    "deblur": "undo a Gaussian blur",
+    "compose": "sample from several energies at once: and, or, not",
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -14,11 +21,14 @@ def main(args: list[str] | None = None) -> None:
     if name in ("-h", "--help"):
         print("usage: python -m genconv.edit COMMAND ...\n")
         for known, purpose in COMMANDS.items():
-            print(f"  {known:8} {purpose}")
+            print(f"  {known:10} {purpose}")
         return
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; choose from {', '.join(COMMANDS)}")
-    import_module(f"genconv.tasks.{name}_command").main(rest)
+    if name == "compose":
+        import_module("genconv.tasks.compose_command").main(rest)
+    else:
+        import_module("genconv.tasks.recover_command").main(name, rest)
 
 
 if __name__ == "__main__":

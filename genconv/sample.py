@@ -172,6 +172,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                         "a folder of PNGs (samples.png)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) only (0)")
     parser.add_argument("--steps", type=int, help="Langevin steps (the checkpoint's own)")
+    parser.add_argument("--stretch", type=int, metavar="STEPS",
+                        help="go the same way in so many steps, longer or shorter ones, where "
+                        "--steps stops earlier or goes on")  # fmt: skip
     parser.add_argument("--step-size", type=float, help="step size at the chain's end")
     parser.add_argument("--temperature", type=float, help="temperature at the chain's end")
     parser.add_argument("--batch-size", type=int, default=256, help="images at once (256)")
@@ -198,6 +201,7 @@ def check(options: argparse.Namespace, trained: Trained, label: int | None = Non
         ("-n", options.n, 1),
         ("--batch-size", options.batch_size, 1),
         ("--steps", options.steps, 1),
+        ("--stretch", options.stretch, 1),
         ("--seed", options.seed, 0),
         ("--step-size", options.step_size, 0),
         ("--temperature", options.temperature, 0),
@@ -237,9 +241,10 @@ def run(
     Raises:
         UserError: a flag has a value that cannot be.
     """
-    chain = trained.chain.at(options.steps, options.step_size, options.temperature)
-    trained = replace(trained, chain=chain)
     check(options, trained, label)
+    chain = trained.chain.stretched(options.stretch) if options.stretch else trained.chain
+    chain = chain.at(options.steps, options.step_size, options.temperature)
+    trained = replace(trained, chain=chain)
     c, *space = trained.shape
     job = {
         "weights": trained.digest(),

@@ -97,6 +97,8 @@ def test_overrides_reach_the_chain(draw, run, monkeypatch):
         (["--steps", 9], own.at(steps=9)),
         (["--step-size", 0.5], own.at(step_size=0.5)),
         (["--temperature", 2.0], own.at(temperature=2.0)),
+        (["--stretch", 9], own.stretched(9)),
+        (["--stretch", 10, "--steps", 12], own.stretched(10).at(steps=12)),
         (["--steps", 7, "--step-size", 0.1, "--temperature", 0], own.at(7, 0.1, 0.0)),
     ]:
         images = draw("-n", 4, "--overwrite", *options)["images"]
@@ -286,6 +288,7 @@ def test_an_empty_folder_is_free(draw, tmp_path):
         (["-n", "-3"], "-n must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--steps", "0"], "--steps must be at least 1"),
+        (["--stretch", "0"], "--stretch must be at least 1"),
         (["--seed", "-1"], "--seed must be at least 0"),
         (["--step-size", "nan"], "--step-size must be at least 0"),
         (["--temperature", "-0.5"], "--temperature must be at least 0, not -0.5"),

@@ -1,4 +1,4 @@
-"""The evaluation commands: `python -m genconv.eval ood|quality|score`."""
+"""The evaluation commands: `python -m genconv.eval ood|quality|score|steps`."""
 
 import sys
 from importlib import import_module
@@ -9,6 +9,7 @@ COMMANDS = {
     "ood": "how well an energy tells a set of images from others",
     "quality": "FID, IS, KID, precision, recall, density and coverage of samples",
     "score": "a number for every image of a folder, and which do not belong",
+    "steps": "how good samples are after fewer and more Langevin steps, and how many will do",
 }
 
 

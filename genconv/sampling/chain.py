@@ -98,6 +98,20 @@ class Chain:
             temperature=_ending(self.temperature, temperature),
         )
 
+    def stretched(self, steps: int) -> "Chain":
+        """Return the chain that goes the same way in so many steps, longer or shorter ones.
+
+        Where the steps are half as many they are twice as long, and schedules reach their knots
+        after half as many: a transport arrives all the same.
+        """
+        ratio = steps / self.steps
+        return replace(
+            self,
+            steps=steps,
+            step_size=_stretched(self.step_size, ratio, 1 / ratio),
+            temperature=_stretched(self.temperature, ratio, 1.0),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, from which `Chain(**values)` rebuilds it."""
         return asdict(self)
@@ -105,6 +119,12 @@ class Chain:
 
 def _last(knots: Knots) -> float:
     return knots[-1][1] if isinstance(knots, list | tuple) else knots
+
+
+def _stretched(knots: Knots, ratio: float, factor: float) -> Knots:
+    if not isinstance(knots, list | tuple):
+        return knots * factor
+    return [(round(step * ratio), value * factor) for step, value in knots]
 
 
 def _ending(knots: Knots, value: float | None) -> Knots:

@@ -35,6 +35,23 @@ def test_overrides_keep_the_form_of_a_schedule():
     assert chain.at() == chain
 
 
+def test_stretched_chains_go_the_same_way():
+    chain = Chain(steps=20, step_size=[(0, 0.1), (10, 0.05)], temperature=[(8, 0.0), (12, 0.5)])
+    shorter = chain.stretched(5)
+    assert (shorter.steps, shorter.temperature) == (5, [(2, 0.0), (3, 0.5)])
+    assert shorter.step_size == [(0, 0.4), (2, 0.2)]
+    assert Chain(steps=20, step_size=0.1).stretched(80).step_size == pytest.approx(0.025)
+    assert chain.stretched(20) == chain
+    # E = x²/2 shrinks x by e^-t in the time t, in however many steps
+    for steps in (50, 100, 400):
+        x = (
+            Chain(50, 0.02, 0.0)
+            .stretched(steps)
+            .run(lambda x: x.square().sum(1) / 2, torch.ones(1, 1))
+        )
+        assert x.x.item() == pytest.approx(2.71828**-1, abs=0.005)
+
+
 def test_starts_as_noise_of_its_kind():
     g = torch.Generator().manual_seed(0)
     normal = Chain(start="normal").noise(1000, (1, 4), generator=g)

@@ -1,0 +1,119 @@
+"""How good recovered images are, where the truth is known, and how honest their uncertainty."""
+
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from genconv.images import to_uint8
+from genconv.seeds import stream
+from genconv.tasks.baselines import baselines
+from genconv.tasks.problems import Problem
+
+__all__ = ["coverage", "judge", "judge_all", "show"]
+
+
+def judge(estimate: Tensor, truth: Tensor, counted: Tensor) -> dict[str, float | None]:
+    """Measure an estimate, cut into [-1, 1].
+
+    Args:
+        estimate: (N, C, *space).
+        truth: likewise.
+        counted: bool, likewise: the values that PSNR is of.
+
+    Returns:
+        `psnr` in dB, of the squared error over all counted values of all images; `ssim` of whole
+        images by a uniform window of 7 pixels (less where images are smaller), None where the space
+        has neither two nor three dimensions.
+    """
+    # float32 loses the variance of flat windows
+    estimate, truth = estimate.double().clamp(-1, 1), truth.double()
+    psnr = peak_signal_noise_ratio(estimate[counted], truth[counted], data_range=2.0)
+    ssim = None
+    reach = (min(7, *truth.shape[2:]) - 1) // 2
+    if truth.ndim in (4, 5) and reach > 0:
+        # SSIM compares brightness as ratios, so black has to be 0
+        ssim = structural_similarity_index_measure(
+            (estimate + 1) / 2,
+            (truth + 1) / 2,
+            gaussian_kernel=False,
+            kernel_size=2 * reach + 1,
+            data_range=1.0,
+        )
+    return {"psnr": float(psnr), "ssim": ssim if ssim is None else float(ssim)}
+
+
+def coverage(draws: Tensor, truth: Tensor, counted: Tensor, seed: int) -> dict[float, float]:
+    """Say how often the truth lies within the central bands of the draws.
+
+    Were the truth one more draw, then of D draws the band from the j-th smallest to the j-th
+    largest would hold it with probability (D + 1 - 2 j) / (D + 1): exactly, for any D. Images are
+    compared as stored, on 256 levels, and the truth's rank among equal values is drawn: else
+    saturated pixels would always lie within.
+
+    Args:
+        draws: (N, D, C, *space).
+        truth: (N, C, *space).
+        counted: bool, likewise.
+        seed: of the ranks among equals.
+
+    Returns:
+        The share of the counted values within, for each nominal probability, ascending.
+
+    Reference:
+        Czado, Gneiting & Held: Predictive Model Assessment for Count Data, Biometrics 2009.
+    """
+    levels, true = to_uint8(draws).short(), to_uint8(truth).short()[:, None]
+    below, equal = (levels < true).sum(1), (levels == true).sum(1)
+    chance = torch.rand(below.shape, generator=stream(seed, "ties"))
+    rank = (below + (chance * (equal + 1)).floor().long())[counted]
+    d = draws.shape[1]
+    return {
+        (d + 1 - 2 * j) / (d + 1): float(((rank >= j) & (rank <= d - j)).double().mean())
+        for j in range((d + 1) // 2, 0, -1)
+        if d + 1 > 2 * j
+    }
+
+
+def judge_all(
+    task: str, problem: Problem, measured: Tensor, truth: Tensor, draws: Tensor, seed: int
+) -> dict[str, Any]:
+    """Return the table, the coverage and the spread, where the truth is known."""
+    counted = problem.counted(len(truth))
+    d = draws.shape[1]
+    single = [judge(draws[:, i], truth, counted) for i in range(d)]
+    table = {f"mean of {d} draws": judge(draws.mean(1), truth, counted)}
+    table["one draw"] = {
+        name: None if single[0][name] is None else sum(one[name] for one in single) / d
+        for name in single[0]
+    }
+    for name, estimate in baselines(task, problem, measured, truth).items():
+        table[name] = judge(estimate, truth, counted)
+    out = {"table": table}
+    if d > 1:
+        out["spread"] = float(draws.std(1)[counted].mean())
+        covered = coverage(draws, truth, counted, seed)
+        out["coverage"] = {f"{nominal:.4g}": share for nominal, share in covered.items()}
+    return out
+
+
+def show(task: str, report: dict[str, Any]) -> None:
+    """Print what was measured."""
+    of = "missing pixels" if task == "inpaint" else "all pixels"
+    table = Table("", f"PSNR, dB\n{of}", "SSIM", title=f"{task}, n={report['n']}")
+    for name, row in report["table"].items():
+        table.add_row(name, *("-" if row[k] is None else f"{row[k]:.3f}" for k in ("psnr", "ssim")))
+    console = Console()
+    console.print(table)
+    if "coverage" in report:
+        nominal = min(report["coverage"], key=lambda p: abs(float(p) - 0.9))
+        console.print(
+            f"the central {float(nominal):.1%} of the draws hold the truth in "
+            f"{report['coverage'][nominal]:.1%}; mean spread {report['spread']:.3f}"
+        )

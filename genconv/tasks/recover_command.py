@@ -1,0 +1,272 @@
+"""The recovery commands: `python -m genconv.edit inpaint CHECKPOINT IMAGES --out DIR` and so on."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import genconv
+from genconv.checkpoint import Trained, read
+from genconv.data import load_images
+from genconv.data.decode import open_image
+from genconv.data.fit import fit
+from genconv.errors import UserError
+from genconv.files import replacing
+from genconv.images import from_uint8, save_png, to_uint8
+from genconv.progress import progress
+from genconv.sample import Unfinished, part_of
+from genconv.seeds import stream
+from genconv.tasks.baselines import restoration
+from genconv.tasks.judging import judge_all, show
+from genconv.tasks.measurement import Separable, blurring, greying, shrinking
+from genconv.tasks.pictures import plot_coverage, plot_recovery
+from genconv.tasks.problems import Problem, holes
+from genconv.tasks.recover import recover
+
+__all__ = ["main"]
+
+ABOUT = {
+    "inpaint": "Fill in what a mask hides.",
+    "denoise": "Take white noise away.",
+    "upscale": "Give images more pixels; every block of them keeps its mean.",
+    "colourise": "Give grey images colours of the same grey.",
+    "deblur": "Undo a Gaussian blur.",
+}
+
+
+def parse(task: str, args: list[str]) -> argparse.Namespace:
+    """Read the command line of one task."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m genconv.edit {task}",
+        description=f"{ABOUT[task]} Draws several answers for each image, and tells how they vary.",
+    )
+    add = parser.add_argument
+    add("checkpoint", help="checkpoint, run folder, or exported folder")
+    add("images", help="a data name, an image file, a folder of them, or an .npz")
+    add("--out", type=Path, required=True, help="folder of results.npz, report.json and pictures")
+    add("--degrade", action="store_true", help="IMAGES are the truth: degrade them first, and "
+        "measure what is recovered beside classical methods")  # fmt: skip
+    if task == "inpaint":
+        add("--mask", default="box", help="box[:SHARE OF A SIDE], frames[:SHARE], random[:SHARE], "
+            "or an image file, white where pixels are missing (box:0.5)")  # fmt: skip
+    if task == "upscale":
+        add("--factor", type=int, default=2, help="in every spatial direction (2)")
+    if task == "deblur":
+        add("--blur", type=float, required=True, help="standard deviation in pixels")
+    if task in ("denoise", "deblur"):
+        add("--noise", type=float, required=True, help="standard deviation, where black is -1 and "
+            "white 1: 2/255 of that of 8-bit levels")  # fmt: skip
+    add("--split", default="test", help="of a data name or folder (test)")
+    add("--root", type=Path, default=Path("data"), help="where downloads lie or go (data)")
+    add("-n", type=int, default=64, help="images, the first of the set, at most (64)")
+    add("--draws", type=int, default=8, help="answers for each image (8)")
+    add("--seed", type=int, default=0, help="draw d of image i depends on (seed, i, d) only (0)")
+    add("--label", type=int, help="class of all images, of a conditional energy")
+    add("--steps", type=int, help="Langevin steps (the checkpoint's own)")
+    add("--step-size", type=float, help="step size at the chain's end")
+    add("--temperature", type=float, help="temperature at the chain's end")
+    add("--batch-size", type=int, default=256, help="draws at once (256)")
+    add("--precision", choices=["32", "bf16"], default="32", help="of gradients")
+    add("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
+    add("--overwrite", action="store_true", help="replace what is in OUT")
+    return parser.parse_args(args)
+
+
+def check(options: argparse.Namespace, trained: Trained) -> None:
+    """Raise a UserError for what cannot be done, before anything long begins."""
+    for flag, value, least in [
+        ("-n", options.n, 1),
+        ("--draws", options.draws, 1),
+        ("--batch-size", options.batch_size, 1),
+        ("--seed", options.seed, 0),
+        ("--steps", options.steps, 1),
+        ("--step-size", options.step_size, 0),
+        ("--temperature", options.temperature, 0),
+        ("--factor", getattr(options, "factor", None), 2),
+    ]:
+        # not `value < least`, which a NaN would pass
+        if value is not None and not value >= least:
+            raise UserError(f"{flag} must be at least {least}, not {value}")
+    for flag in ("noise", "blur"):
+        value = getattr(options, flag, None)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{flag} must be positive, not {value}")
+    if trained.classes and not 0 <= (-1 if options.label is None else options.label) < (
+        trained.classes
+    ):
+        raise UserError(f"this energy needs --label, a class of 0 to {trained.classes - 1}")
+    if options.label is not None and not trained.classes:
+        raise UserError(f"--label {options.label}: this energy has no classes")
+    taken = options.out.is_file() or (options.out.is_dir() and any(options.out.iterdir()))
+    # killed while it was published, OUT has its .part beside it
+    if taken and not options.overwrite and not part_of(options.out).exists():
+        raise UserError(f"{options.out} exists; choose another --out or add --overwrite")
+
+
+def load(options: argparse.Namespace, shape: tuple[int, ...]) -> Tensor:
+    """Load the images named on the command line, fitted to (C, *space), in [-1, 1]."""
+    path = Path(options.images)
+    if path.is_file() and path.suffix != ".npz":
+        images = open_image(path)[None]
+    else:
+        images = load_images(options.images, options.split, root=options.root).images
+    images = images[: options.n]
+    if images.shape[1:] == shape:
+        return from_uint8(images)
+    c, *space = shape
+    if images.ndim != 4 or len(space) != 2 or space[0] != space[1] or c not in (1, 3):
+        raise UserError(
+            f"{options.images} holds images of shape {tuple(images.shape[1:])}; "
+            f"this task and energy need {shape}"
+        )
+    return from_uint8(fit(images, space[0], c))
+
+
+def pose(
+    task: str, options: argparse.Namespace, shape: tuple[int, ...]
+) -> tuple[Problem, Tensor, Tensor | None]:
+    """Return the problem, what was measured, and the truth where it is known."""
+    c, *space = shape
+    if task == "inpaint":
+        images = load(options, shape)
+        missing = holes(options.mask, len(images), tuple(space), options.seed)
+        problem = Problem(shape, missing=missing)
+        return problem, problem.degrade(images, options.seed), images if options.degrade else None
+    small = shape
+    if task == "denoise":
+        problem = Problem(shape, options.noise, Separable([None] * len(shape)))
+    elif task == "deblur":
+        problem = Problem(shape, options.noise, blurring(shape, options.blur))
+    elif task == "colourise":
+        if c != 3:
+            raise UserError(f"colourise needs an energy of RGB images, not of {c} channels")
+        problem = Problem(shape, 0.0, greying(shape))
+        small = (1, *space)
+    else:
+        if not space or any(side % options.factor for side in space):
+            raise UserError(f"--factor {options.factor} divides not all sides of {tuple(space)}")
+        problem = Problem(shape, 0.0, shrinking(shape, options.factor))
+        small = (c, *(side // options.factor for side in space))
+    if not options.degrade:
+        return problem, load(options, small), None
+    truth = load(options, shape)
+    return problem, problem.degrade(truth, options.seed), truth
+
+
+def draw(
+    trained: Trained, problem: Problem, measured: Tensor, numbers: range, options: Any
+) -> Tensor:
+    """Return the draws with these numbers, (N, C, *space): number k is draw k % D of image k // D.
+
+    Raises:
+        UserError: a chain has left the numbers.
+    """
+    device = next(trained.energy.parameters()).device
+    rows = torch.tensor([k // options.draws for k in numbers])
+    y = None if options.label is None else torch.full((len(rows),), options.label, device=device)
+    x = recover(
+        trained.energy,
+        trained.chain,
+        trained.shape,
+        problem.measurement(rows, device),
+        measured[rows].to(device),
+        y,
+        noise=problem.noise,
+        generator=[
+            stream(options.seed, "recover", *divmod(k, options.draws), device=device)
+            for k in numbers
+        ],
+        bf16=options.precision == "bf16",
+    )
+    if not x.isfinite().all():
+        raise UserError("the chains have diverged; lower --step-size or --temperature")
+    return x.cpu()
+
+
+def draw_all(
+    work: Unfinished, trained: Trained, problem: Problem, measured: Tensor, options: Any
+) -> Tensor:
+    """Return all draws (N, D, C, *space), showing progress; go on with what was cut short."""
+    total = len(work.images)
+    kept = work.images.view(np.float32)[..., 0]
+    for begin in progress(range(work.done, total, options.batch_size), "recovering"):
+        numbers = range(begin, min(begin + options.batch_size, total))
+        kept[begin : numbers.stop] = draw(trained, problem, measured, numbers, options).numpy()
+        work.mark(numbers.stop)
+    return torch.from_numpy(kept.copy()).unflatten(0, (len(measured), options.draws))
+
+
+def publish(
+    out: Path, problem: Problem, measured: Tensor, truth: Tensor | None, draws: Tensor
+) -> None:
+    """Write results.npz, the means as PNGs where they are pictures, and before and after."""
+
+    def last(x: Tensor, axis: int = 1) -> np.ndarray:
+        return np.ascontiguousarray(x.movedim(axis, -1).numpy())
+
+    mean = draws.mean(1)
+    arrays = {
+        "images": last(to_uint8(mean)),
+        "mean": last(mean),
+        "draws": last(draws, 2),
+        "measured": last(measured),
+    }
+    if draws.shape[1] > 1:
+        arrays["std"] = last(draws.std(1))
+    if truth is not None:
+        arrays["truth"] = last(truth)
+    with replacing(out / "results.npz") as part, part.open("wb") as file:
+        np.savez(file, **arrays)
+    if mean.ndim == 4 and mean.shape[1] in (1, 3):
+        wide = len(str(len(mean) - 1))
+        for i, image in enumerate(to_uint8(mean)):
+            save_png(out / "mean" / f"{i:0{wide}d}.png", image)
+    plot_recovery(out / "picture.png", truth, problem.seen(measured), draws)
+
+
+def main(task: str, args: list[str]) -> None:
+    """Recover images, showing progress, and go on with what was cut short."""
+    options = parse(task, args)
+    trained = read(options.checkpoint, options.device)
+    check(options, trained)
+    chain = trained.chain.at(options.steps, options.step_size, options.temperature)
+    trained = replace(trained, chain=chain)
+    problem, measured, truth = pose(task, options, trained.shape)
+    if truth is not None:
+        # missed now, and not after the chains
+        restoration()
+    job = {
+        "task": task,
+        "weights": trained.digest(),
+        "chain": json.loads(json.dumps(chain.to_dict())),
+        "images": options.images,
+        "split": options.split,
+        "n": len(measured),
+        "draws": options.draws,
+        "seed": options.seed,
+        "label": options.label,
+        "precision": options.precision,
+        "degrade": options.degrade,
+        **{name: getattr(options, name, None) for name in ("mask", "factor", "blur", "noise")},
+    }
+    # float32 as its bytes, since a projection is to be exact
+    total = len(measured) * options.draws
+    work = Unfinished(options.out, job, (total, *trained.shape, 4))
+    draws = draw_all(work, trained, problem, measured, options)
+    report = {"genconv": genconv.__version__, "torch": torch.__version__, **job}
+    if truth is not None:
+        report |= judge_all(task, problem, measured, truth, draws, options.seed)
+        if "coverage" in report:
+            covered = {float(p): share for p, share in report["coverage"].items()}
+            plot_coverage(options.out / "calibration.png", covered)
+        show(task, report)
+    publish(options.out, problem, measured, truth, draws)
+    with replacing(options.out / "report.json") as part:
+        part.write_text(json.dumps(report, indent=2) + "\n")
+    work.remove()
+    print(f"{len(measured)} images, {options.draws} draws of each: {options.out}")

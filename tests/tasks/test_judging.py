@@ -1,0 +1,68 @@
+"""Numbers whose values are known."""
+
+import pytest
+import torch
+
+from genconv.tasks.judging import coverage, judge
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_psnr_counts_what_is_counted():
+    truth = torch.zeros(3, 1, 8, 8)
+    estimate, counted = truth.clone(), torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    counted[..., :4] = True
+    estimate[..., :4], estimate[..., 4:] = 0.2, 0.9
+    # 20 log10(2 / 0.2)
+    assert judge(estimate, truth, counted)["psnr"] == pytest.approx(20, abs=1e-4)
+    # what lies beyond white is white
+    estimate[..., :4] = 5
+    assert judge(estimate, truth, counted)["psnr"] == pytest.approx(20 * 0.30103, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (32, 32), (9, 8, 8), (4, 6)])
+def test_ssim_of_flat_and_of_opposite_images_is_known(shape):
+    truth = noise(2, 1, *shape).clamp(-1, 1)
+    counted = torch.ones_like(truth, dtype=torch.bool)
+    assert judge(truth, truth, counted)["ssim"] == pytest.approx(1, abs=1e-5)
+    assert judge(-truth, truth, counted)["ssim"] < 0
+    # levels .25 and .75 of 1: (2 a b + c) / (a² + b² + c) with c = .01²
+    flat = torch.full_like(truth, 0.5)
+    expected = (0.375 + 1e-4) / (0.0625 + 0.5625 + 1e-4)
+    assert judge(-flat, flat, counted)["ssim"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_sequence_has_no_ssim():
+    truth = noise(2, 1, 9)
+    assert judge(truth, truth * 0.9, torch.ones_like(truth, dtype=torch.bool))["ssim"] is None
+
+
+def test_draws_of_the_law_of_the_truth_cover_it():
+    draws, truth = 0.3 * noise(1000, 19, 1, 4), 0.3 * noise(1000, 1, 4, seed=1)
+    counted = torch.ones_like(truth, dtype=torch.bool)
+    found = coverage(draws, truth, counted, seed=0)
+    assert list(found) == pytest.approx([0.1 * k for k in range(1, 10)])
+    for nominal, share in found.items():
+        assert share == pytest.approx(nominal, abs=0.03)
+    narrow, wide = (coverage(scale * draws, truth, counted, 0) for scale in (0.5, 2.0))
+    assert list(narrow.values())[-1] < 0.75
+    assert list(wide.values())[-1] > 0.98
+
+
+def test_saturated_pixels_do_not_flatter():
+    # both are black for the most part: all but a few ranks are drawn among equals
+    draws, truth = noise(2000, 9, 1, 4) - 2, noise(2000, 1, 4, seed=1) - 2
+    found = coverage(draws, truth, torch.ones_like(truth, dtype=torch.bool), seed=0)
+    for nominal, share in found.items():
+        assert share == pytest.approx(nominal, abs=0.03)
+
+
+def test_only_counted_values_count():
+    draws, truth = 0.1 * noise(500, 9, 1, 2), 0.1 * noise(500, 1, 2, seed=1)
+    truth[..., 1] = 1
+    counted = torch.zeros_like(truth, dtype=torch.bool)
+    counted[..., 0] = True
+    assert list(coverage(draws, truth, counted, 0).values())[-1] == pytest.approx(0.8, abs=0.06)
+    assert list(coverage(draws, truth, ~counted, 0).values())[-1] == 0
