@@ -5,7 +5,7 @@ from torch import nn
 
 from genconv.data import ImageData
 from genconv.energy import Energy
-from genconv.training import EMA, SaveLast, WholeCheckpointIO
+from genconv.training import EMA, Guard, SaveLast, WholeCheckpointIO
 
 
 class Quadratic(Energy):
@@ -38,7 +38,7 @@ def fit(tmp_path):
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=tmp_path / folder,
-            callbacks=[EMA(0.9), SaveLast(every=1000)],
+            callbacks=[EMA(0.9), Guard(), SaveLast(every=1000)],
             plugins=[WholeCheckpointIO()],
             **how,
         )
