@@ -184,14 +184,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
         clear_litter(path)
         with replacing(path, path.with_name(PREVIOUS) if path.name == LAST else None) as part:
             try:
-                torch.save(checkpoint, part)
+                with part.open("wb") as file:
+                    torch.save(checkpoint, file)
             except RuntimeError as error:
-                # what torch makes of a full disk
-                if "PytorchStreamWriter" not in str(error) and "write" not in str(error):
-                    raise
-                raise UserError(
-                    f"cannot write {path}: is the disk full? What was there before is kept"
-                ) from error
+                # torch's writer talks of positions where the disk was full
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
             if fault := broken(part):
                 raise UserError(f"{path} was not written: what came back from the disk {fault}")
 
