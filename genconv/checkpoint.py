@@ -214,7 +214,9 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     # torch reads a flipped bit as it finds it
-    if zipfile.is_zipfile(path) and (fault := broken(path)):
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if zipped and (fault := broken(path)):
         before = path.with_name(PREVIOUS)
         mend = f"; {before} was saved before it" if before != path and before.exists() else ""
         raise UserError(f"{path} {fault}{mend}")
