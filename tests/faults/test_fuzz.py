@@ -3,6 +3,7 @@
 `pytest -m slow tests/faults/test_fuzz.py` takes some minutes and goes a hundred times further.
 """
 
+# ruff: noqa: PT017 - SystemExit has codes to look at, UserError lines
 import io
 import pickle
 
