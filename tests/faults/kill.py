@@ -3,8 +3,8 @@
 A tiny run is started, killed at a random moment and gone on with, again and again, in one folder;
 moments are spread over imports, updates, saves, renames and the end. After every kill the run's
 newest checkpoint has to be whole and none earlier than before; in the end weights, averages,
-moments, chains and random numbers have to be, bit for bit, those of a run that was never killed. The
-same for a table of scores, of which no row may be lost or doubled.
+moments, chains and random numbers have to be, bit for bit, those of a run that was never killed.
+The same for a table of scores, of which no row may be lost or doubled.
 """
 
 import argparse
