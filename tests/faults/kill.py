@@ -1,26 +1,32 @@
 """Kill -9 at random moments of training and of scoring: `python -m tests.faults.kill --times 50`.
 
 A tiny run is started, killed at a random moment and gone on with, again and again, in one folder;
-moments are spread over imports, updates, saves, renames and the end. After every kill the run's
+moments are spread over beginnings, updates, saves, renames and ends. After every kill the run's
 newest checkpoint has to be whole and none earlier than before; in the end weights, averages,
 moments, chains and random numbers have to be, bit for bit, those of a run that was never killed.
 The same for a table of scores, of which no row may be lost or doubled.
 """
 
 import argparse
+import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from genconv.checkpoint import broken, newest
 from genconv.data import load_images
+from genconv.errors import command
+from genconv.eval.score_command import main as score
 from genconv.images import save_png
+from genconv.train import main as train
 from tests.conftest import TINY
 from tests.test_train import assert_same_training
 from tests.training.test_resume import differences
@@ -28,30 +34,53 @@ from tests.training.test_resume import differences
 EVERY = 10
 
 
-def start(words: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+def start(work: Callable[[list[str]], None], words: list[str], said: Path) -> int:
+    """Fork a process that does the work, imports done; what it complains of goes into a file.
 
-
-def kill_at(words: list[str], seconds: float) -> tuple[bool, bytes]:
-    """Run, and kill after so many seconds; whether it was killed, and what it complained of."""
-    process = start(words)
+    This process computes nothing itself: threads that have computed do not survive a fork.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child:
+        return child
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    code = 1
     try:
-        _, said = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _, said = process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise SystemExit(f"a run ended with {process.returncode}:\n{said.decode()}")
-    return process.returncode != 0, said
+        command(lambda: work(words))
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
-def finished(words: list[str]) -> float:
-    """Run to the end; the seconds it took."""
+def kill_at(
+    work: Callable[[list[str]], None], words: list[str], seconds: float, said: Path
+) -> bool:
+    """Do the work, and kill it after so many seconds; whether it was killed before its end."""
+    child, end = start(work, words, said), time.monotonic() + seconds
+    while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.002)
+    if not done[0]:
+        os.kill(child, signal.SIGKILL)
+        done = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(done[1])
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(f"a run ended with {code}:\n{said.read_text()}")
+    return code != 0
+
+
+def finished(work: Callable[[list[str]], None], words: list[str], said: Path) -> float:
+    """Do all the work; the seconds it took."""
     begin = time.monotonic()
-    killed, _ = kill_at(words, 3600)
-    assert not killed
+    assert not kill_at(work, words, 3600, said)
     return time.monotonic() - begin
 
 
@@ -68,14 +97,14 @@ def training(home: Path, times: int, steps: int, chance: random.Random) -> str:
     def words(name: str) -> list[str]:
         flags = [*TINY, "--runs", str(home), "--name", name, "--samples.every", "0"]
         flags += ["--trainer.max_steps", str(steps), "--checkpoint.every", str(EVERY)]
-        return ["genconv.train", *flags, "--ckpt_path", "auto"]
+        return [*flags, "--ckpt_path", "auto"]
 
-    whole = finished(words("whole"))
+    said = home / "said.txt"
+    whole = finished(train, words("whole"), said)
     folder, kills, before, fallbacks = home / "killed" / "checkpoints", 0, 0, 0
     while kills < times:
-        # most of it is imports: kill there too, but more often in what comes after
-        killed, said = kill_at(words("killed"), whole * chance.uniform(0.3, 1.0))
-        fallbacks += b"which was saved before it" in said
+        killed = kill_at(train, words("killed"), whole * chance.uniform(0.05, 1.0), said)
+        fallbacks += "which was saved before it" in said.read_text()
         now = updates(folder)
         assert now >= before, f"went back from update {before} to {now}"
         assert now % EVERY == 0 or now == steps
@@ -87,7 +116,7 @@ def training(home: Path, times: int, steps: int, chance: random.Random) -> str:
             for path in sorted((home / "killed").rglob("*"), reverse=True):
                 path.unlink() if path.is_file() else path.rmdir()
             before = 0
-    finished(words("killed"))
+    finished(train, words("killed"), said)
     assert_equal(home)
     return f"training: {kills} kills, {fallbacks} times the checkpoint before the last was taken"
 
@@ -110,13 +139,14 @@ def scoring(home: Path, times: int, files: int, chance: random.Random) -> str:
     def words(name: str) -> list[str]:
         flags = ["--calibrate", "digits", "--batch-size", "2", "--root", str(home)]
         table = ["--csv", str(home / name), "--score", "energy", "refine_distance"]
-        return ["genconv.eval", "score", checkpoint, str(home / "files"), *table, *flags]
+        return [checkpoint, str(home / "files"), *table, *flags]
 
-    seconds = finished(words("whole.csv"))
+    said = home / "said.txt"
+    seconds = finished(score, words("whole.csv"), said)
     whole, out = (home / "whole.csv").read_bytes(), home / "killed.csv"
     kills, length = 0, 0
     while kills < times:
-        killed, _ = kill_at(words("killed.csv"), seconds * chance.uniform(0.2, 1.0))
+        killed = kill_at(score, words("killed.csv"), seconds * chance.uniform(0.05, 1.0), said)
         now = out.read_bytes() if out.exists() else b""
         assert whole.startswith(now)
         assert len(now) >= length
@@ -125,7 +155,7 @@ def scoring(home: Path, times: int, files: int, chance: random.Random) -> str:
             assert now == whole
             out.unlink()
             length = 0
-    finished(words("killed.csv"))
+    finished(score, words("killed.csv"), said)
     assert out.read_bytes() == whole
     return f"scoring: {kills} kills"
 
