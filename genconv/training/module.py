@@ -100,7 +100,8 @@ class EnergyModule(pl.LightningModule):
         if draw.fresh:
             labels = draw.y[: draw.fresh] if draw.y is not None else None
             start[: draw.fresh] = self._new_chains(draw.fresh, shape, labels)
-        end = self._restarted(self.advance(start, draw.y))
+        end = self.advance(start, draw.y)
+        end = self._restarted(end)
         buffer.write(draw, end)
         age = buffer.age.float()
         self.log_dict({"buffer/age": age.mean(), "buffer/oldest": age.max()})
