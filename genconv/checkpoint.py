@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from genconv.errors import UserError
 from genconv.files import replacing
 from genconv.sampling import Chain, Generators
 
-__all__ = ["Trained", "load", "read", "write"]
+__all__ = ["LAST", "PREVIOUS", "Trained", "broken", "load", "newest", "read", "write"]
 
+log = logging.getLogger(__name__)
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 CARD, WEIGHTS = "energy.json", "energy.safetensors"
 FORMAT = 1
 
@@ -130,15 +134,17 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
     """Load a trained energy together with its chain and image shape; see `load`."""
     path = Path(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if (path / "checkpoints" / "last.ckpt").exists():
-        path = path / "checkpoints" / "last.ckpt"
+    if (path / "checkpoints").is_dir():
+        path = newest(path / "checkpoints")
     if not path.exists():
         raise UserError(f"there is no {path}; give a checkpoint or an exported folder")
     try:
         card, weights = _read_folder(path) if path.is_dir() else _read_checkpoint(path)
         if card["format"] > FORMAT:
             raise UserError(f"{path} has format {card['format']}; update genconv to read it")
-        energy = build(card["energy"])
+        with torch.device("meta"):
+            # takes no memory, whatever sizes a stranger's card names
+            energy = build(card["energy"])
         chain = Chain(**card["chain"])
         shape, updates = tuple(card["shape"]), card["updates"]
         names = tuple(map(str, card.get("names", ())))
@@ -148,17 +154,57 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
         # whatever a stranger's file leads to is the file's fault
         raise UserError(f"{path} is no genconv checkpoint: {_sentence(error)}") from error
     try:
-        energy.load_state_dict(weights)
+        energy.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise UserError(
             f"the weights in {path} do not fit the energy that it describes, "
             f"{card['energy']['class']}: {_sentence(error)}"
         ) from error
+    energy = build(card["energy"])
+    energy.load_state_dict(weights)
     energy = energy.requires_grad_(False).eval()
     try:
         return Trained(energy.to(device), chain, shape, updates, names)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device {device!r} here: {_sentence(error)}") from error
+
+
+def newest(folder: Path) -> Path:
+    """Return the path of a run's last checkpoint, or of the one before, if the last is broken.
+
+    Args:
+        folder: `checkpoints` of a run.
+
+    Raises:
+        UserError: neither is there and whole.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not (fault := broken(last)):
+        return last
+    if broken(previous):
+        raise UserError(
+            f"{last} {fault}" + (f", and {previous} is no better" if previous.exists() else "")
+        )
+    log.warning("%s %s; taking %s, which was saved before it", last, fault, previous)
+    return previous
+
+
+def broken(path: Path) -> str:
+    """Say what is wrong with the bytes of a checkpoint, by the checksums within; "" if nothing."""
+    if not path.is_file():
+        return "does not exist"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # nothing is compressed in what torch writes, so that no member can be a bomb
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                return "is damaged: it claims more bytes than it holds"
+            member = archive.testzip()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    # hostile or torn bytes make zipfile raise nearly anything
+    except Exception:
+        return "is torn"
+    return f"is damaged: the checksum of {member} is wrong" if member else ""
 
 
 def write(trained: Trained, folder: str | Path) -> None:
@@ -188,6 +234,13 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    # torch reads a flipped bit as it finds it
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if zipped and (fault := broken(path)):
+        before = path.with_name(PREVIOUS)
+        mend = f"; {before} was saved before it" if before != path and before.exists() else ""
+        raise UserError(f"{path} {fault}{mend}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:

@@ -1,28 +1,48 @@
-"""The one exception that is the user's business."""
+"""The exceptions that are the user's business, and how commands end."""
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
-__all__ = ["UserError", "command"]
+__all__ = ["DivergedError", "UserError", "command"]
 
 
 class UserError(Exception):
     """Bad input, in one sentence that names the file, key or shape and the mend.
 
-    Commands print it without a traceback and exit with code 2.
+    Commands print it without a traceback and exit with its code, 2.
     """
+
+    code = 2
+
+
+class DivergedError(UserError):
+    """Training that cannot be saved by going back, in one sentence; commands exit with code 3."""
+
+    code = 3
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run a command's `main`, turning a `UserError` into one line on stderr and exit code 2.
+    """Run a command's `main`, turning a `UserError` into one line on stderr and its exit code.
 
-    An interrupt (Ctrl-C) exits with 130, as shells expect.
+    Ctrl-C exits with 130 and SIGTERM with 143, as shells expect; both leave by way of every
+    `finally`, so that no temporary file stays.
     """
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # once: a second one, while the first is being seen to, would tear that
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)

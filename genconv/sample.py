@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from genconv.checkpoint import Trained, read
 from genconv.errors import UserError, command
-from genconv.files import replacing
+from genconv.files import lock, replacing
 from genconv.images import grid, save_gif, save_png, to_uint8
+from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.seeds import stream
 
@@ -63,6 +65,19 @@ def sample(
     return to_uint8(x).cpu()
 
 
+def sample_in_bites(trained: Trained, rows: range, bites: Bites, **how: Any) -> Tensor:
+    """Draw the images with the given numbers, fewer at once when memory runs out.
+
+    They are the same ones, as each has a seed of its own. Arguments and errors as in `sample`.
+    """
+    return bites.take(
+        lambda size: torch.cat(
+            [sample(trained, rows[i : i + size], **how) for i in range(0, len(rows), size)]
+        ),
+        f"one image of shape {trained.shape}",
+    )
+
+
 def film(trained: Trained, rows: range, path: Path, seconds: float = 6.0, **how: Any) -> None:
     """Write a GIF of the chains that lead to the given images; `how` as in `sample`."""
     frames, every = [], max(1, trained.chain.steps // 40)
@@ -97,35 +112,64 @@ class Unfinished:
         shape: (n, *space, C) of all images.
 
     Raises:
-        UserError: OUT.part belongs to another job.
+        UserError: OUT.part belongs to another job, or another process is at work on it.
     """
 
     def __init__(self, out: Path, job: dict[str, Any], shape: tuple[int, ...]) -> None:
         self.folder = part_of(out)
         self._job, self._images = self.folder / "job.json", self.folder / "images.npy"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.folder}: {error.strerror}; choose another --out"
+            ) from error
+        try:
+            lock(self._lock, "choose another --out")
+            self._begin(job, shape)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> "Unfinished":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # closing also unlocks
+        self._lock.close()
+
+    def _begin(self, job: dict[str, Any], shape: tuple[int, ...]) -> None:
         if self._job.exists():
-            found = json.loads(self._job.read_text())
-            self.done = found.pop("done")
+            try:
+                found = json.loads(self._job.read_text())
+                self.done = found.pop("done")
+                self.images = np.lib.format.open_memmap(self._images, mode="r+")
+            except (OSError, ValueError, KeyError, AttributeError) as error:
+                raise UserError(f"{self.folder} is broken; delete it to begin anew") from error
             if odd := [key for key in job if found.get(key) != job[key]]:
                 raise UserError(
                     f"{self.folder} was begun with another {odd[0]} ({found.get(odd[0])}, now "
                     f"{job[odd[0]]}); finish that one first, or delete the folder"
                 )
-            self.images = np.lib.format.open_memmap(self._images, mode="r+")
         else:
             self.done = 0
             self.job = job
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"cannot write {self.folder}: {error.strerror}; choose another --out"
-                ) from error
             self.images = np.lib.format.open_memmap(
                 self._images, mode="w+", dtype=np.uint8, shape=shape
             )
+            self._reserve()
             self.mark(0)
         self.job = job
+
+    def _reserve(self) -> None:
+        """Take the space now: a mapped file that finds the disk full later kills the process."""
+        if hasattr(os, "posix_fallocate"):
+            try:
+                with self._images.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, self._images.stat().st_size)
+            except OSError as error:
+                raise UserError(f"cannot write {self._images}: {error.strerror}") from error
 
     def mark(self, done: int) -> None:
         """Record that the first `done` images are there."""
@@ -138,7 +182,7 @@ class Unfinished:
         """Delete the folder."""
         del self.images
         # the job last would leave, after a kill, a folder that cannot be gone on with
-        for path in (self._job, self._images):
+        for path in (self._job, self._images, self.folder / "lock"):
             path.unlink()
         self.folder.rmdir()
 
@@ -255,14 +299,16 @@ def run(
         "precision": options.precision,
         **(about or {}),
     }
-    work = Unfinished(options.out, job, (options.n, *space, c))
     how = {"seed": options.seed, "label": label, "bf16": options.precision == "bf16"}
-    for begin in progress(range(work.done, options.n, options.batch_size), "sampling"):
-        rows = range(begin, min(begin + options.batch_size, options.n))
-        work.images[begin : rows.stop] = sample(trained, rows, **how).movedim(1, -1).numpy()
-        work.mark(rows.stop)
-    publish(work.images, labels_of(trained, range(options.n), label), options.out)
-    work.remove()
+    bites = Bites(options.batch_size)
+    with Unfinished(options.out, job, (options.n, *space, c)) as work:
+        for begin in progress(range(work.done, options.n, options.batch_size), "sampling"):
+            rows = range(begin, min(begin + options.batch_size, options.n))
+            images = sample_in_bites(trained, rows, bites, **how)
+            work.images[begin : rows.stop] = images.movedim(1, -1).numpy()
+            work.mark(rows.stop)
+        publish(work.images, labels_of(trained, range(options.n), label), options.out)
+        work.remove()
     if options.trajectory is not None:
         film(trained, range(min(options.n, 64)), options.trajectory, **how)
     print(f"{options.n} images: {options.out}")

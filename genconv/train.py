@@ -1,9 +1,12 @@
 """The training command: `python -m genconv.train --config cifar10`."""
 
 import logging
+import re
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +16,7 @@ from genconv.checkpoint import read
 from genconv.data import ImageData
 from genconv.energy import Energy, describe
 from genconv.errors import UserError, command
+from genconv.files import lock
 from genconv.training import EnergyModule, SaveLast
 from genconv.training.cli import TrainCLI, split_flags
 
@@ -50,12 +54,18 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
         raise UserError(f"{type(module.energy).__name__} gives {tuple(energy.shape)}, not (N,)")
 
 
-def check_same(energy: Energy, checkpoint: Path) -> None:
-    """Raise a UserError if the checkpoint is broken or holds another energy."""
-    ours, theirs = describe(energy), describe(read(checkpoint, "cpu").energy)
+def check_same(energy: Energy, data: ImageData, checkpoint: Path) -> None:
+    """Raise a UserError if the checkpoint is broken, or of another energy or other images."""
+    trained = read(checkpoint, "cpu")
+    ours, theirs = describe(energy), describe(trained.energy)
     if ours != theirs:
         raise UserError(
             f"{checkpoint} holds another energy than the config describes: {theirs}, not {ours}"
+        )
+    if trained.shape != data.shape:
+        raise UserError(
+            f"{checkpoint} was trained on images of shape {trained.shape}, and those of "
+            f"{data.name} have {data.shape}; give the --data.* flags that it was trained with"
         )
 
 
@@ -70,10 +80,12 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     cli = TrainCLI(args)
     resume = cli.resume
-    if cli.trainer.is_global_zero:
-        # The other ranks wait in `fit` for the data, and find them fetched and fitting.
-        introduce(cli, resume)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+    with ExitStack() as stack:
+        if cli.trainer.is_global_zero:
+            # The other ranks wait in `fit` for the data, and find them fetched and fitting.
+            introduce(cli, resume)
+            stack.enter_context(sole_writer(cli.folder))
+        fit(cli, resume)
     stopped = next(c for c in cli.trainer.callbacks if isinstance(c, SaveLast)).signal
     if cli.trainer.is_global_zero:
         conclude(cli, args, stopped)
@@ -81,17 +93,43 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(128 + stopped)
 
 
-def introduce(cli: TrainCLI, resume: Path | None) -> None:
-    """Say what will be trained; refuse what cannot be, before anything is written."""
-    energy, data, folder = cli.model.energy, cli.datamodule, cli.folder
-    data.prepare_data()
-    check_shapes(cli.model, data)
-    if resume:
-        check_same(energy, resume)
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Take a run's folder, set earlier metrics aside; a UserError if another process has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; choose other --runs") from error
+    with file:
+        lock(file, "wait for it, or give this run another --name")
         old = folder / "metrics.csv"
         if old.exists():
             # the logger begins a new file
             old.rename(folder / f"metrics.until_resume_{len(list(folder.glob('metrics.*')))}.csv")
+        yield
+
+
+def fit(cli: TrainCLI, resume: Path | None) -> None:
+    """Train, from the checkpoint on if there is one."""
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker .* (killed|exited)", str(error)):
+            raise
+        again = " ".join(str(error).split())
+        raise UserError(
+            f"{again}; did memory run out? Go on by --ckpt_path last, with fewer --data.workers"
+        ) from error
+
+
+def introduce(cli: TrainCLI, resume: Path | None) -> None:
+    """Say what will be trained; refuse what cannot be, before anything is written."""
+    energy, data = cli.model.energy, cli.datamodule
+    data.prepare_data()
+    check_shapes(cli.model, data)
+    if resume:
+        check_same(energy, data, resume)
     print(
         f"{cli.config.name}: {len(data.data):,} images {'x'.join(map(str, data.shape))} "
         f"of {data.name}, {type(energy).__name__} with "

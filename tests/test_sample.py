@@ -328,3 +328,18 @@ def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(UserError, match="there is no") as error:
         main([str(tmp_path / "nothing"), "--out", str(tmp_path / "a.npz")])
     assert str(tmp_path / "nothing") in str(error.value)
+
+
+def test_out_of_memory_takes_smaller_bites_of_the_same_images(draw, monkeypatch):
+    whole = draw("-n", 10, out="whole.npz")["images"]
+    real, sizes = genconv.sample.sample, []
+
+    def scarce(trained, rows, **how):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(trained, rows, **how)
+
+    monkeypatch.setattr(genconv.sample, "sample", scarce)
+    assert np.array_equal(draw("-n", 10, "--batch-size", 5)["images"], whole)
+    assert sizes == [5, 3, 2, 2, 1, 2, 2, 1]

@@ -1,5 +1,6 @@
 """The order of training batches: a pure function of seed and batch number."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,6 +91,12 @@ class _Indices(Dataset):
         return indices
 
 
+def _deaf(worker: int) -> None:
+    # a signal to the whole group is for the main process, which has a batch to finish
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _as_is(batch: Tensor) -> Tensor:
     return batch
 
@@ -108,6 +115,7 @@ class IndexLoader(DataLoader):
             batch_sampler=order,
             num_workers=workers,
             collate_fn=_as_is,
+            worker_init_fn=_deaf,
             # a loader without its own generator draws a seed from the global one at every epoch
             generator=torch.Generator(),
         )

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from genconv.checkpoint import Trained, read
 from genconv.errors import UserError
 from genconv.eval.detection import Detection, detect
+from genconv.eval.measuring import Measuring
 from genconv.eval.ood_sets import (
     BUILT_IN,
     CONTROL,
@@ -23,7 +23,8 @@ from genconv.eval.ood_sets import (
 )
 from genconv.eval.outcome import averaged, groups, protocol, publish
 from genconv.eval.scores import SCORES, applicable, needed, score_all
-from genconv.eval.statistics import Statistics, measure
+from genconv.eval.statistics import Statistics
+from genconv.memory import Bites
 from genconv.progress import progress
 
 __all__ = ["main"]
@@ -31,10 +32,8 @@ __all__ = ["main"]
 RESAMPLES = 1000
 
 
-def measure_all(
-    trained: Trained, sets: Sequence[Set], wanted: set[str], batch_size: int, **how: Any
-) -> list[Statistics]:
-    """Measure every set, with one bar for all; `how` as in `measure`."""
+def measure_all(measuring: Measuring, sets: Sequence[Set], batch_size: int) -> list[Statistics]:
+    """Measure every set, with one bar for all."""
     found: list[list[Statistics]] = [[] for _ in sets]
     work = [
         (place, first)
@@ -43,10 +42,11 @@ def measure_all(
     ]
     for place, first in progress(work, "measuring"):
         batch = sets[place].images[first : first + batch_size]
-        found[place].append(
-            measure(trained, batch, wanted, first=first, batch_size=batch_size, **how)
-        )
-    return [{name: torch.cat([part[name] for part in parts]) for name in wanted} for parts in found]
+        found[place].append(measuring(batch, first))
+    return [
+        {name: torch.cat([part[name] for part in parts]) for name in measuring.wanted}
+        for parts in found
+    ]
 
 
 def evaluate(
@@ -159,15 +159,10 @@ def main(args: list[str] | None = None) -> None:
         replace(s, images=controlled(s.images, options.control))
         for s in (validation, inside, *outside)
     ]
-    fitted, *measured = measure_all(
-        trained,
-        sets,
-        needed(names),
-        options.batch_size,
-        seed=options.seed,
-        steps=options.steps,
-        background=background,
+    measuring = Measuring(
+        trained, needed(names), options.seed, Bites(options.batch_size), background, options.steps
     )
+    fitted, *measured = measure_all(measuring, sets, options.batch_size)
     statistics = {s.name: m for s, m in zip(sets[1:], measured, strict=True)}
     scores, errors = evaluate(names, statistics, fitted)
     results: dict[str, dict[str, Detection | str]] = {name: {} for name in options.out}

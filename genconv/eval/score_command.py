@@ -24,6 +24,7 @@ from genconv.eval.measuring import Measuring
 from genconv.eval.scores import SCORES, needed
 from genconv.eval.shards import parse_shard, part
 from genconv.eval.table import Table, begun, visible
+from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.seeds import derive
 
@@ -256,7 +257,7 @@ def main(args: list[str] | None = None) -> None:
         "shard": f"{shard}/{shards}",
         "device": next((p.device.type for p in trained.energy.parameters()), "cpu"),
     }
-    measuring = Measuring(trained, wanted, options.seed, background, options.batch_size)
+    measuring = Measuring(trained, wanted, options.seed, Bites(options.batch_size), background)
     kept = begun(options.csv, job, options.overwrite)
     if kept is None:
         # no file's chain sees the noise of a calibration image

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from genconv.errors import UserError
-from genconv.files import replacing
+from genconv.files import lock, replacing
 
 __all__ = ["Table", "begun", "original", "visible"]
 
@@ -99,7 +99,7 @@ class Table:
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; choose another") from error
         try:
-            self._lock()
+            lock(self._file, "choose another --csv")
             if begun(path, job, overwrite) is None:
                 self._file.truncate(0)
                 with replacing(_side(path)) as part:
@@ -164,16 +164,6 @@ class Table:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}; the same command goes on from here"
             ) from error
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process writes {self.path}; choose another --csv") from error
 
 
 def _side(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.contrastive import ContrastiveDivergence
 from genconv.training.energy_matching import EnergyMatching
+from genconv.training.guard import Guard
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
 
@@ -11,6 +12,7 @@ __all__ = [
     "ContrastiveDivergence",
     "EnergyMatching",
     "EnergyModule",
+    "Guard",
     "SampleGrid",
     "SaveLast",
     "UpdateBar",

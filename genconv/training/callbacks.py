@@ -1,5 +1,6 @@
 """What watches a run: weight averaging, pictures, and checkpoints that can be trusted."""
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,16 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
-from genconv.files import replacing
+from genconv.checkpoint import LAST, PREVIOUS, broken
+from genconv.errors import UserError
+from genconv.files import clear_litter, replacing
 from genconv.images import grid, save_png, to_uint8
 from genconv.seeds import stream
 from genconv.training.module import EnergyModule
 
 __all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO"]
+
+log = logging.getLogger(__name__)
 
 
 class EMA(WeightAveraging):
@@ -38,6 +43,14 @@ class EMA(WeightAveraging):
 
         # buffers, such as the vectors of spectral norm, are copied and not averaged
         super().__init__(multi_avg_fn=torch.no_grad()(average), use_buffers=False)
+
+    def state(self) -> dict[str, Any]:
+        """Return the averages and how many they are of."""
+        return self._average_model.state_dict()
+
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+        self._average_model.load_state_dict(state)
 
     @contextmanager
     def averaged(self, module: pl.LightningModule) -> Iterator[None]:
@@ -80,19 +93,33 @@ class SampleGrid(pl.Callback):
         if self.every and (step % self.every == 0 or step == trainer.max_steps):
             shape = tuple(batch[0].shape[1:])
             generator = stream(self.seed, "grid", device=module.device)
-            with _averaged(trainer, module):
-                x = module.trained(shape).sample(
-                    self.n, generator=generator, bf16=module.bf16_chains
-                )
+
+            def go_on(step: int, x: Tensor) -> None:
+                if trainer.should_stop:
+                    raise _Stopped
+
+            try:
+                with _averaged(trainer, module):
+                    x = module.trained(shape).sample(
+                        self.n, generator=generator, callback=go_on, bf16=module.bf16_chains
+                    )
+            except _Stopped:
+                # a signal came: the checkpoint is more urgent than the picture
+                return
             picture = grid(to_uint8(x).cpu(), self.columns, scale=self.scale)
             save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
+
+
+class _Stopped(Exception):  # noqa: N818 - no error
+    """A signal has come."""
 
 
 class SaveLast(Checkpoint):
     """Writes `checkpoints/last.ckpt` into the run's folder; Ctrl-C and SIGTERM wait for it.
 
-    After a signal the update under way is finished, saved and the run ends; a second signal ends
-    it at once.
+    What was there before stays beside it, as `previous.ckpt`. Weights that are not finite are never
+    saved. After a signal the update under way is finished, saved and the run ends; a second signal
+    ends it at once.
 
     Args:
         every: updates between two checkpoints; the last update is always saved.
@@ -126,21 +153,46 @@ class SaveLast(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        if trainer.world_size > 1:
+            # a signal may have reached one rank alone; a save takes all of them
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(
+                trainer.should_stop, all=False
+            )
         step, folder = trainer.global_step, Path(trainer.default_root_dir, "checkpoints")
-        ending = step == trainer.max_steps or trainer.should_stop
+        paths = []
         if self.milestones and step % self.milestones == 0:
-            trainer.save_checkpoint(folder / f"step_{step:07d}.ckpt")
-        if step % self.every == 0 or ending:
-            trainer.save_checkpoint(folder / "last.ckpt")
+            paths.append(folder / f"step_{step:07d}.ckpt")
+        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
+            paths.append(folder / LAST)
+        if paths and not all(p.isfinite().all() for p in module.parameters()):
+            log.warning("update %d is not saved: its weights are not finite", step)
+            return
+        for path in paths:
+            trainer.save_checkpoint(path)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all, and reads tensors and plain values only."""
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Write beside `path`, sync, rename; raise if that fails."""
-        with replacing(path) as part:
-            torch.save(checkpoint, part)
+        """Write beside `path`, sync, read back, rename; keep what was `last` as `previous`.
+
+        Raises:
+            UserError: any of that failed, and `path` is what it was before.
+        """
+        path = Path(path)
+        clear_litter(path)
+        with replacing(path, path.with_name(PREVIOUS) if path.name == LAST else None) as part:
+            try:
+                with part.open("wb") as file:
+                    torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # torch's writer talks of positions where the disk was full
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
+            if fault := broken(part):
+                raise UserError(f"{path} was not written: what came back from the disk {fault}")
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -9,9 +9,11 @@ from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from genconv.checkpoint import LAST, PREVIOUS, newest
 from genconv.data import ImageData
 from genconv.errors import UserError
 from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
+from genconv.training.guard import Guard
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
 
@@ -54,9 +56,11 @@ class TrainCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="checkpoint to resume from; `last` is the run's own newest",
+            help="checkpoint to resume from; `last` is the run's own newest; `auto` is that too, "
+            "and a beginning where there is none yet",
         )
         parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(SaveLast, "checkpoint")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
@@ -81,17 +85,25 @@ class TrainCLI(LightningCLI):
         Raises:
             UserError: there is none, or the folder is taken and this is no resumption.
         """
-        path = self.config.ckpt_path
-        if path is not None:
-            path = self.folder / "checkpoints" / "last.ckpt" if path == "last" else Path(path)
-            if not path.is_file():
+        path, folder = self.config.ckpt_path, self.folder / "checkpoints"
+        # hidden files, such as the lock, are no run
+        used = self.folder.exists() and any(self.folder.glob("[!.]*"))
+        begun = any((folder / name).exists() for name in (LAST, PREVIOUS))
+        if path == "last" or (path == "auto" and begun):
+            if not folder.is_dir():
+                raise UserError(f"there is no checkpoint {folder / LAST} to resume from")
+            return newest(folder)
+        if path is not None and path != "auto":
+            if not Path(path).is_file():
                 raise UserError(f"there is no checkpoint {path} to resume from")
-        elif self.folder.exists() and any(self.folder.iterdir()):
+            return Path(path)
+        # a run that was stopped before its first checkpoint begins anew without being asked
+        if used and path != "auto":
             raise UserError(
                 f"{self.folder} is in use; go on with it by --ckpt_path last, "
                 "or give this run another --name"
             )
-        return path
+        return None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with the loggers of the run's folder."""

@@ -17,6 +17,8 @@ __all__ = ["EnergyModule"]
 
 # chains whose step is put to the Metropolis test now and then
 PROBE = 16
+# a pixel further out than this was not led there: data lie within 1, noise within 6
+FAR = 10.0
 
 
 class EnergyModule(pl.LightningModule):
@@ -53,7 +55,7 @@ class EnergyModule(pl.LightningModule):
         super().__init__()
         self.energy, self.chain, self.k = energy, chain, k
         self.buffer_size, self.restart, self.settle = buffer_size, restart, settle
-        self.lr, self.betas = lr, betas
+        self.lr, self.betas, self.lr_scale = lr, betas, 1.0
         self.bf16_chains, self.seed = bf16_chains, seed
         self.shape: tuple[int, ...] | None = None
         self.names: tuple[str, ...] = ()
@@ -61,6 +63,8 @@ class EnergyModule(pl.LightningModule):
         # module before it starts, and the copy has no use for chains.
         self.buffer: ReplayBuffer | None = None
         self.generator: torch.Generator | None = None
+        # what the divergence guard looks at, of the update under way
+        self.signs: dict[str, Tensor] = {}
         self._resumed: dict[str, Any] | None = None
 
     @property
@@ -98,6 +102,7 @@ class EnergyModule(pl.LightningModule):
             labels = draw.y[: draw.fresh] if draw.y is not None else None
             start[: draw.fresh] = self._new_chains(draw.fresh, shape, labels)
         end = self.advance(start, draw.y)
+        end = self._restarted(end)
         buffer.write(draw, end)
         age = buffer.age.float()
         self.log_dict({"buffer/age": age.mean(), "buffer/oldest": age.max()})
@@ -134,9 +139,21 @@ class EnergyModule(pl.LightningModule):
         )
         self.log("chain/acceptance", accepted.mean())
 
+    def _restarted(self, x: Tensor) -> Tensor:
+        """Return chains x, those that have left the numbers begun anew from noise."""
+        # not `> FAR`, which a NaN would pass; and nothing here waits for the device
+        lost = ~(x.abs().flatten(1).amax(1) <= FAR)
+        self.signs["chains"] = lost.float().mean()
+        self.log("chain/lost", lost.float().sum())
+        # a stream that nothing else draws from: a lost chain changes no other random number
+        generator = stream(self.seed, "lost", self.global_rank, self.global_step, device=x.device)
+        noise = self.chain.noise(len(x), tuple(x.shape[1:]), generator=generator, device=x.device)
+        return torch.where(lost.view(-1, *[1] * (x.ndim - 1)), noise, x)
+
     def log_energies(self, data: Tensor, chains: Tensor) -> None:
         """Log the mean energies of data and chains, and their gap in standard deviations too."""
         gap = data.mean() - chains.mean()
+        self.signs["gap"] = gap.detach()
         self.log_dict(
             {
                 "energy/data": data.mean(),
@@ -170,11 +187,16 @@ class EnergyModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         # The schedule holds the rate itself, so the optimiser's own is 1.
-        # Not fused: Lightning will not clip the gradients of an optimiser that may unscale them.
+        # Fused where waiting costs: it can skip an update on the device, which the guard asks for.
+        fused = self.device.type == "cuda"
         optimizer = torch.optim.Adam(
-            self.energy.parameters(), lr=1.0, betas=self.betas, foreach=True
+            self.energy.parameters(), lr=1.0, betas=self.betas, fused=fused, foreach=not fused
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: value_at(self.lr, i))
+        # or else Lightning will not clip the gradients of one that might unscale them, too
+        optimizer._step_supports_amp_scaling = False
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda i: value_at(self.lr, i) * self.lr_scale
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -192,6 +214,15 @@ class EnergyModule(pl.LightningModule):
             if self._resumed["buffer"] is not None:
                 self.buffer = ReplayBuffer.from_state_dict(self._resumed["buffer"], self.device)
             self.generator.set_state(self._resumed["generator"].cpu())
+
+    def return_to(self, buffer: dict[str, Any] | None, attempt: int) -> None:
+        """Put an earlier buffer back, and draw other random numbers than in earlier attempts."""
+        self.generator = stream(self.seed, "chains", self.global_rank, attempt, device=self.device)
+        if buffer is None:
+            self.buffer = None
+            return
+        self.buffer = ReplayBuffer.from_state_dict(buffer, self.device)
+        self.buffer.generator.manual_seed(derive(self.seed, "buffer", self.global_rank, attempt))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.shape = tuple(batch[0].shape[1:])

@@ -5,7 +5,7 @@ from torch import nn
 
 from genconv.data import ImageData
 from genconv.energy import Energy
-from genconv.training import EMA, SaveLast, WholeCheckpointIO
+from genconv.training import EMA, Guard, SaveLast, WholeCheckpointIO
 
 
 class Quadratic(Energy):
@@ -28,19 +28,21 @@ def quadratic():
 def fit(tmp_path):
     """Train on digits, quietly, with the callbacks that genconv.train gives a run."""
 
-    def fit(module, steps, folder="run", resume=None, workers=0, **how):
+    default = object()
+
+    def fit(module, steps, folder="run", resume=None, workers=0, guard=default, every=1000, **how):
+        guards = [Guard() if guard is default else guard] if guard is not None else []
         trainer = pl.Trainer(
             max_steps=steps,
             max_epochs=-1,
             accelerator="cpu",
-            logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=tmp_path / folder,
-            callbacks=[EMA(0.9), SaveLast(every=1000)],
+            callbacks=[EMA(0.9), *guards, SaveLast(every)],
             plugins=[WholeCheckpointIO()],
-            **how,
+            **{"logger": False, **how},
         )
         data = ImageData("digits", batch_size=64, workers=workers)
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)

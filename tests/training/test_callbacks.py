@@ -65,6 +65,7 @@ def test_grids_come_from_one_seed_and_leave_the_run_alone(fit, module, tmp_path)
     folder = tmp_path / "with" / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == [
         "last.ckpt",
+        "previous.ckpt",
         "step_0000002.ckpt",
         "step_0000004.ckpt",
     ]

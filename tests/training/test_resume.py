@@ -40,6 +40,23 @@ def contrastive():
     )
 
 
+class Diverging(ContrastiveDivergence):
+    bad = ()
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * torch.nan if self.global_step in self.bad else loss
+
+
+def diverging(bad):
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(widths=(4, 8))
+    lr = [(0, 1e-2), (9, 1e-3)]
+    module = Diverging(energy, chain=CHAIN, k=2, buffer_size=128, lr=lr)
+    module.bad = bad
+    return module
+
+
 def differences(a, b, path=""):
     """Yield the places where two nested states differ."""
     if isinstance(a, torch.Tensor):
@@ -74,6 +91,19 @@ def test_stopped_and_resumed_equals_uninterrupted(make, stop, workers, fit):
     assert a["chains"][0]["buffer"]["drawn"] > 0
     one, two = (sample(read(path, "cpu"), range(5)) for path in (whole, resumed))
     assert torch.equal(one, two)
+
+
+# Stops amid a window with skips, and after the run went back. (One that goes back later goes back
+# to where it was resumed, at most: copies of the good state are no part of a checkpoint.)
+@pytest.mark.parametrize(("stop", "bad"), [(15, {1, 12, 13, 16}), (23, {1, *range(13, 20)})])
+def test_what_the_guard_did_is_resumed_too(stop, bad, fit):
+    whole = fit(diverging(bad), 28, "whole")
+    resumed = fit(diverging(bad), 28, "half", resume=fit(diverging(bad), stop, "half"))
+    a, b = (torch.load(path, weights_only=True) for path in (whole, resumed))
+    a.pop("loops"), b.pop("loops")
+    assert list(differences(a, b)) == []
+    assert a["guard"]["skipped"] == len(bad)
+    assert a["guard"]["attempts"] == (len(bad) > 5)
 
 
 def test_another_seed_is_another_run(fit):
