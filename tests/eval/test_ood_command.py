@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import genconv.eval.ood_command as command
 from genconv.data import load_images
 from genconv.errors import UserError
-from genconv.eval import SCORES, auroc, measure, score_all
+from genconv.eval import SCORES, auroc, measure, measuring, score_all
 from genconv.eval.__main__ import main
 from genconv.eval.detection import NUMBERS
 from genconv.eval.ood_sets import constant, controlled, interpolation, uniform
@@ -253,7 +253,7 @@ def test_what_is_not_finite_costs_its_own_cell_only(benchmark, monkeypatch):
             found["drop"][3] = float("nan")
         return found
 
-    monkeypatch.setattr(command, "measure", diverging)
+    monkeypatch.setattr(measuring, "measure", diverging)
     report, printed = benchmark("--out", "constant", "--out", "uniform", *CHEAP)
     sentence = "1 of 40 images of constant have no finite refine_drop"
     assert report["sets"]["constant"]["refine_drop"] == {"error": sentence}
@@ -268,7 +268,7 @@ def test_without_one_finite_number_there_is_a_report_all_the_same(benchmark, mon
     def broken(trained, images, wanted, **how):
         return {name: torch.full((len(images),), float("inf")).double() for name in wanted}
 
-    monkeypatch.setattr(command, "measure", broken)
+    monkeypatch.setattr(measuring, "measure", broken)
     report, _ = benchmark("--out", "constant", "--scores", "energy", "typicality")
     rows = report["sets"]["constant"]
     assert all("the energy of validation images" in row["error"] for row in rows.values())
