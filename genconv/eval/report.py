@@ -22,17 +22,20 @@ from genconv.images import grid, to_pil
 
 __all__ = ["Extremes", "extremes", "write_report"]
 
-TILES = 24
+TILES = 16
 COLUMNS = 8
+# of an image on the screen, in CSS pixels
+SIDE = 48
 
 
 @dataclass(frozen=True)
 class End:
-    """One end of a set: the PNG of its n images, and the scores of the first and the last."""
+    """One end of a set: a PNG of n images and its width on the screen, first and last score."""
 
     title: str
     picture: bytes
     n: int
+    width: int
     first: float
     last: float
 
@@ -67,11 +70,13 @@ def extremes(name: str, images: Tensor, scores: Tensor | None) -> Extremes:
     order = scores.argsort(stable=True)
     n = min(TILES, -(-len(order) // 2))
     ends = []
-    # small images are magnified until they can be seen
-    scale = max(1, round(48 / images.shape[-1]))
+    columns = min(COLUMNS, n)
+    # the browser magnifies, but small images would suffer from the white between them
+    scale = max(1, 32 // images.shape[-1])
     for title, chosen in (("most typical", order[:n]), ("least typical", order.flip(0)[:n])):
-        picture = png(grid(images[chosen], columns=min(COLUMNS, n), scale=scale))
-        ends.append(End(title, picture, n, float(scores[chosen[0]]), float(scores[chosen[-1]])))
+        picture = png(grid(images[chosen], columns=columns, scale=scale))
+        ends_at = float(scores[chosen[0]]), float(scores[chosen[-1]])
+        ends.append(End(title, picture, n, SIDE * columns, *ends_at))
     return Extremes(name, tuple(ends))
 
 

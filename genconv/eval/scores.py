@@ -92,8 +92,8 @@ def ensemble(s: Statistics, validation: Statistics) -> Tensor:
 def fisher(s: Statistics, validation: Statistics) -> Tensor:
     """Distance of the sizes of ∂E/∂w, layer by layer, from those of validation images.
 
-    The gradient with respect to the weights says what an image would teach the energy; its size in
-    each layer is a diagonal of Fisher information (Dauncey et al. 2024, arXiv:2403.01485).
+    The gradient with respect to the weights is what an image would teach the energy. Of its Fisher
+    information only the size in each layer is kept (Dauncey et al. 2024, arXiv:2403.01485).
     """
     return _distance(s["layers"], validation["layers"])
 

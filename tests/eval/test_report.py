@@ -199,9 +199,9 @@ def test_without_any_number_there_is_a_page(write):
 
 
 def tiles(end, n, side, columns):
-    # 8x8 pixels are magnified six times
+    # 8x8 pixels are magnified four times
     with Image.open(io.BytesIO(end.picture)) as picture:
-        scale, pad = 6, 3
+        scale, pad = 4, 2
         assert picture.width == pad + columns * (side * scale + pad)
         step = side * scale + pad
         pixels = [
@@ -216,10 +216,10 @@ def test_the_ends_of_a_set_are_its_extremes():
     pictures = levels.byte().view(100, 1, 1, 1).expand(100, 1, 8, 8)
     shown = extremes("x", pictures, levels.double() / 10)
     most, least = shown.ends
-    assert tiles(most, 24, 8, 8) == list(range(24))
-    assert tiles(least, 24, 8, 8) == list(range(99, 75, -1))
-    assert (most.first, most.last) == pytest.approx((0.0, 2.3))
-    assert (least.first, least.last) == pytest.approx((9.9, 7.6))
+    assert tiles(most, 16, 8, 8) == list(range(16))
+    assert tiles(least, 16, 8, 8) == list(range(99, 83, -1))
+    assert (most.first, most.last) == pytest.approx((0.0, 1.5))
+    assert (least.first, least.last) == pytest.approx((9.9, 8.4))
     # a small set is cut in two, and one image is both ends
     most, least = extremes("x", pictures[:5], levels[:5].double()).ends
     assert (most.n, least.n) == (3, 3)
