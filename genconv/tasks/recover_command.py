@@ -30,6 +30,7 @@ from genconv.tasks.recover import recover
 
 __all__ = ["main"]
 
+KNOBS = ("mask", "factor", "blur", "noise", "guidance")
 ABOUT = {
     "inpaint": "Fill in what a mask hides.",
     "denoise": "Take white noise away.",
@@ -61,6 +62,9 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     if task in ("denoise", "deblur"):
         add("--noise", type=float, required=True, help="standard deviation, where black is -1 and "
             "white 1: 2/255 of that of 8-bit levels")  # fmt: skip
+    else:
+        add("--guidance", type=float, default=1.0, help="less lets draws vary more and agree less "
+            "with what is known; 0 is fast (1)")  # fmt: skip
     add("--split", default="test", help="of a data name or folder (test)")
     add("--root", type=Path, default=Path("data"), help="where downloads lie or go (data)")
     add("-n", type=int, default=64, help="images, the first of the set, at most (64)")
@@ -87,6 +91,7 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         ("--steps", options.steps, 1),
         ("--step-size", options.step_size, 0),
         ("--temperature", options.temperature, 0),
+        ("--guidance", getattr(options, "guidance", None), 0),
         ("--factor", getattr(options, "factor", None), 2),
     ]:
         # not `value < least`, which a NaN would pass
@@ -177,6 +182,7 @@ def draw(
         measured[rows].to(device),
         y,
         noise=problem.noise,
+        guidance=getattr(options, "guidance", 0.0),
         generator=[
             stream(options.seed, "recover", *divmod(k, options.draws), device=device)
             for k in numbers
@@ -252,7 +258,10 @@ def main(task: str, args: list[str]) -> None:
         "label": options.label,
         "precision": options.precision,
         "degrade": options.degrade,
-        **{name: getattr(options, name, None) for name in ("mask", "factor", "blur", "noise")},
+        **{
+            name: getattr(options, name, None)
+            for name in ("mask", "factor", "blur", "noise", "guidance")
+        },
     }
     # float32 as its bytes, since a projection is to be exact
     total = len(measured) * options.draws

@@ -7,7 +7,7 @@ import torch
 
 from genconv.sampling import Chain
 from genconv.tasks.measurement import Mask, Separable, blurring, greying, nearest, shrinking
-from genconv.tasks.recover import recover
+from genconv.tasks.recover import hessian_product, recover
 
 TEMPERATURE = 0.5
 
@@ -155,3 +155,39 @@ def test_without_noise_in_the_chain_the_posterior_mode_of_the_way_is_found():
     )
     torch.testing.assert_close(x, nearest(identity, start, measured, 1.0))
     torch.testing.assert_close(x, (start + measured) / 2)
+
+
+def test_what_is_known_is_carried_to_the_rest_as_a_gaussian_would():
+    # one noiseless step from t = 0 to 1, where r² = 1: it arrives at (I - P) x + P μ, J = I - P
+    shape = (1, 4, 4)
+    energy, measurement = Gaussian(shape), Mask(HOLE)
+    measured = measurement(torch.randn(3, *shape, generator=generator(1)))
+    chain = Chain(1, 1.0, 0.0)
+    start = chain.noise(3, shape, generator=generator(2)).flatten(1).double()
+    precision = TEMPERATURE * energy.precision
+    arrival = start - (start - energy.mean) @ precision
+    known = HOLE.flatten().double()
+    w = (measured.flatten(1) - arrival) * known
+    for guidance in (0.0, 1.0, 0.5):
+        x = recover(
+            energy,
+            chain,
+            shape,
+            measurement,
+            measured,
+            guidance=guidance,
+            generator=generator(2),
+        )
+        expected = arrival + guidance * (w - w @ precision)
+        expected = torch.where(known > 0, measured.flatten(1).double(), expected)
+        torch.testing.assert_close(x.flatten(1).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_products_with_the_hessian():
+    energy, x = Gaussian((1, 2, 4)), torch.randn(3, 1, 2, 4, generator=generator())
+    w = torch.randn(3, 1, 2, 4, generator=generator(1))
+    expected = TEMPERATURE * w.flatten(1).double() @ energy.precision
+    found = hessian_product(energy, x, None, w).flatten(1).double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    flat = hessian_product(lambda x: x.flatten(1).sum(1), x, None, w)
+    assert (flat == 0).all()

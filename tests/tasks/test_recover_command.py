@@ -196,6 +196,7 @@ def test_voxels_and_videos_are_recovered_alike(edit, voxels, task, options):
         ("inpaint", ["--mask", "box:3"], "a share between 0 and 1"),
         ("inpaint", ["--label", 1], "this energy has no classes"),
         ("inpaint", ["--temperature", "nan"], "--temperature must be at least 0"),
+        ("upscale", ["--guidance", -1], "--guidance must be at least 0"),
         ("upscale", ["--factor", 1], "--factor must be at least 2"),
         ("upscale", ["--factor", 3], "--factor 3 divides not all sides"),
         ("denoise", ["--noise", 0], "--noise must be positive"),
