@@ -24,7 +24,7 @@ from genconv.images import from_uint8, save_png, to_uint8
 from genconv.sample import sample
 from genconv.seeds import stream
 
-SCALES, FILTERS, SIDE = 4, 64, 7
+SCALES, FILTERS, SIDE = 3, 64, 7
 
 
 def grams(images: Tensor, mean: Tensor) -> list[Tensor]:
@@ -36,6 +36,8 @@ def grams(images: Tensor, mean: Tensor) -> list[Tensor]:
     """
     c = images.shape[1]
     weight = torch.randn(FILTERS, c, SIDE, SIDE, generator=stream(0, "filters"))
+    # of mean 0: otherwise drifts of brightness are most of a distance
+    weight = weight - weight.mean((1, 2, 3), keepdim=True)
     weight = weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     x, out = images - mean.view(1, c, 1, 1), []
     for _ in range(SCALES):
