@@ -5,8 +5,8 @@ import json
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,35 @@ class Trained:
     def classes(self) -> int | None:
         """Number of classes of a conditional energy."""
         return getattr(self.energy, "classes", None)
+
+    def at_size(self, space: int | Sequence[int]) -> "Trained":
+        """Return the same energy for images of another size.
+
+        Args:
+            space: extents, one for each axis of the space, or one for all.
+
+        Raises:
+            UserError: there are more or fewer axes, or the energy does not take that size.
+        """
+        c, *own = self.shape
+        space = [space] if isinstance(space, int) else list(space)
+        space = space * len(own) if len(space) == 1 else space
+        size = "x".join(map(str, space))
+        if len(space) != len(own) or min(space, default=1) < 1:
+            raise UserError(
+                f"a size of {size} does not fit images of {'x'.join(map(str, own))}; "
+                f"give {len(own)} numbers of at least 1, or one for all"
+            )
+        device = next(self.energy.parameters()).device
+        y = torch.zeros(1, dtype=torch.int64, device=device) if self.classes else None
+        try:
+            with torch.no_grad():
+                self.energy(torch.zeros(1, c, *space, device=device), y)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{type(self.energy).__name__} does not take images of {size}: {_sentence(error)}"
+            ) from error
+        return replace(self, shape=(c, *space))
 
     def sample(
         self,

@@ -215,6 +215,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                         help="FILE.npz (uint8 NHWC `images`), FILE.png (a grid of up to 1024), or "
                         "a folder of PNGs (samples.png)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) only (0)")
+    parser.add_argument("--size", type=int, nargs="+",
+                        help="one number for every axis, or one for each (as trained)")  # fmt: skip
     parser.add_argument("--steps", type=int, help="Langevin steps (the checkpoint's own)")
     parser.add_argument("--stretch", type=int, metavar="STEPS",
                         help="go the same way in so many steps, longer or shorter ones, where "
@@ -289,9 +291,12 @@ def run(
     chain = trained.chain.stretched(options.stretch) if options.stretch else trained.chain
     chain = chain.at(options.steps, options.step_size, options.temperature)
     trained = replace(trained, chain=chain)
+    if options.size is not None:
+        trained = trained.at_size(options.size)
     c, *space = trained.shape
     job = {
         "weights": trained.digest(),
+        "shape": list(trained.shape),
         "chain": json.loads(json.dumps(chain.to_dict())),
         "n": options.n,
         "seed": options.seed,

@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 import genconv
 from genconv.checkpoint import FORMAT, Trained, load, read, write
-from genconv.energy import GenerativeConvNet
+from genconv.energy import GenerativeConvNet, UNetEnergy
 from genconv.errors import UserError
 from genconv.sampling import Chain
 
@@ -248,3 +248,23 @@ def test_a_torn_export_leaves_the_old_one(trained, exported, monkeypatch, tmp_pa
     for path in before.iterdir():
         assert path.read_bytes() == (exported / path.name).read_bytes()
     assert len(list(exported.iterdir())) == 2
+
+
+def test_another_size_is_sampled_by_the_same_energy(trained):
+    larger = trained.at_size([12, 20])
+    assert larger.energy is trained.energy
+    assert larger.sample(2, generator=torch.Generator().manual_seed(0)).shape == (2, 1, 12, 20)
+    assert trained.at_size(16).shape == trained.at_size([16]).shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize("space", [[4, 4, 4], 0, [8, -1], []])
+def test_a_size_of_other_axes_is_named(trained, space):
+    with pytest.raises(UserError, match="fit images of 8x8; give 2 numbers"):
+        trained.at_size(space)
+
+
+def test_a_size_that_the_energy_does_not_take_is_named():
+    trained = Trained(UNetEnergy(1, 8, (1, 2), 1), Chain(), (1, 8, 8), 0)
+    assert trained.at_size(16).shape == (1, 16, 16)
+    with pytest.raises(UserError, match="UNetEnergy does not take images of 9x9: "):
+        trained.at_size(9)

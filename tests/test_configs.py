@@ -25,6 +25,8 @@ SHAPES = {
 ATTRIBUTES = "shapes:label=attribute,without=red-circle,without=green-square,without=blue-triangle"
 SHAPES[ATTRIBUTES] = (3, 16, 16)
 CLASSES = {ATTRIBUTES: 11, "digits": 10, "shapes": 3, "cifar10": 10, "imagenet32": 1000}
+# a texture is the user's own image; what the energy sees of it is the config's business
+TEXTURE = "texture.png"
 
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
@@ -71,24 +73,32 @@ def test_is_a_run_that_ends(cli):
     assert 0 < every <= cli.trainer.max_steps
 
 
+def shape_of(cli):
+    """Shape (C, *space) of an image of a batch, without reading any."""
+    if cli.datamodule.name == TEXTURE:
+        side = cli.datamodule.crop or cli.datamodule.size
+        return 3, side, side
+    return SHAPES[cli.datamodule.name]
+
+
 def test_energy_takes_an_image_of_its_data(cli):
-    shape = SHAPES[cli.datamodule.name]
+    shape = shape_of(cli)
     energy = cli.model.energy
     assert isinstance(energy, Energy)
     torch.manual_seed(0)
     y = torch.zeros(2, dtype=torch.int64) if cli.model.classes else None
     with torch.no_grad():
         assert energy.eval()(torch.randn(2, *shape), y).shape == (2,)
-    assert cli.model.classes in (None, CLASSES[cli.datamodule.name])
-    assert cli.datamodule.size in (None, shape[1])
-    assert cli.datamodule.channels is None
+    assert cli.model.classes in (None, CLASSES.get(cli.datamodule.name))
+    assert cli.datamodule.crop is not None or cli.datamodule.size in (None, shape[1])
+    assert cli.datamodule.channels in (None, shape[0])
 
 
 def test_energy_is_rebuilt_from_its_description(cli):
     energy = cli.model.energy
     again = build(describe(energy))
     again.load_state_dict(energy.state_dict())
-    x = torch.rand(1, *SHAPES[cli.datamodule.name]) * 2 - 1
+    x = torch.rand(1, *shape_of(cli)) * 2 - 1
     y = torch.zeros(1, dtype=torch.int64) if cli.model.classes else None
     with torch.no_grad():
         assert torch.equal(again.eval()(x, y), energy.eval()(x, y))

@@ -204,6 +204,7 @@ def test_what_was_cut_short_goes_on(draw, run, tmp_path, monkeypatch, batches, o
         (["-n", "11"], r"another n \(10, now 11\)"),
         (["--seed", "1"], r"another seed \(0, now 1\)"),
         (["--steps", "6"], "another chain"),
+        (["--size", "12"], "another shape"),
         (["--precision", "bf16"], r"another precision \(32, now bf16\)"),
     ],
 )
@@ -293,6 +294,8 @@ def test_an_empty_folder_is_free(draw, tmp_path):
         (["--step-size", "nan"], "--step-size must be at least 0"),
         (["--temperature", "-0.5"], "--temperature must be at least 0, not -0.5"),
         (["--label", "0"], "no classes"),
+        (["--size", "0"], "a size of 0x0 does not fit images of 8x8"),
+        (["--size", "8", "8", "8"], "give 2 numbers"),
         (["--trajectory", "a.mp4"], r"\.gif, not a\.mp4"),
     ],
 )
@@ -343,3 +346,11 @@ def test_out_of_memory_takes_smaller_bites_of_the_same_images(draw, monkeypatch)
     monkeypatch.setattr(genconv.sample, "sample", scarce)
     assert np.array_equal(draw("-n", 10, "--batch-size", 5)["images"], whole)
     assert sizes == [5, 3, 2, 2, 1, 2, 2, 1]
+
+
+def test_images_of_another_size(draw, run):
+    assert draw("-n", 3, "--size", 16)["images"].shape == (3, 16, 16, 1)
+    wide = draw("-n", 3, "--size", 8, 24, "--overwrite")["images"]
+    assert wide.shape == (3, 8, 24, 1)
+    expected = sample(read(run, "cpu").at_size([8, 24]), range(3))
+    assert np.array_equal(wide, expected.permute(0, 2, 3, 1))

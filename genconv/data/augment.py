@@ -1,11 +1,37 @@
 """What happens to a training batch between memory and the model."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from genconv.images import from_uint8
 
-__all__ = ["dequantise", "flip"]
+__all__ = ["crop", "dequantise", "flip"]
+
+
+def crop(images: Tensor, sides: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Cut one window out of every image, at a place that is uniform over all that fit.
+
+    Args:
+        images: (N, C, *space), any dtype.
+        sides: extents of the window, one for each axis of the space.
+        generator: source of the places, on the images' device.
+
+    Returns:
+        (N, C, *sides).
+    """
+    n, c, *space = images.shape
+    ones = [1] * len(space)
+    rows = torch.arange(n, device=images.device).view(n, 1, *ones)
+    channels = torch.arange(c, device=images.device).view(1, c, *ones)
+    places = []
+    for axis, (extent, side) in enumerate(zip(space, sides, strict=True)):
+        # indices, not slices: the device need not tell where the windows are
+        first = torch.randint(extent - side + 1, (n,), generator=generator, device=images.device)
+        place = first[:, None] + torch.arange(side, device=images.device)
+        places.append(place.view(n, 1, *ones[:axis], side, *ones[axis + 1 :]))
+    return images[(rows, channels, *places)]
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from genconv.data.arrays import load_arrays
+from genconv.data.decode import open_image
 from genconv.data.digits import load_digits
 from genconv.data.fit import fit
 from genconv.data.folder import load_folder
@@ -17,6 +18,8 @@ from genconv.errors import UserError
 
 __all__ = ["load_images"]
 
+# one file that is one image; a GIF may hold many
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 NAMES = ("digits", "shapes", "imagenet32", *(name.lower() for name in SETS))
 
 
@@ -34,8 +37,9 @@ def load_images(
         name: `digits` or `shapes` (need nothing; `shapes:colour=red`, and what else
             `load_shapes` knows, is a part of it); `cifar10`, `cifar100`, `mnist`, `svhn` or any
             other classification set of torchvision (downloaded); `imagenet32` (its published
-            batches); a folder of images, with class folders or without; an `.npz` with `images`,
-            uint8 and channel last; or a folder of `train.npz` and `test.npz`.
+            batches); one image (PNG, JPEG, WEBP, BMP, TIFF); a folder of images, with class folders
+            or without; an `.npz` with `images`, uint8 and channel last; or a folder of `train.npz`
+            and `test.npz`.
         split: "train" or "test", and whatever else the set has ("all" for digits and shapes).
         root: where downloads, batches and the cache of decoded folders lie.
         size: crop the middle square and resize it to size x size; None leaves images as they are.
@@ -61,6 +65,8 @@ def load_images(
                 raise UserError(f"{name} has no {packed.name}; its splits: {', '.join(found)}")
             return load_folder(name, split, root=root, size=size, channels=channels)
         images = load_arrays(packed)
+    elif key.endswith(PICTURES) and Path(name).is_file():
+        images = Images(open_image(name)[None])
     elif name.endswith(".npz"):
         images = load_arrays(name)
     elif key in NAMES:
@@ -77,5 +83,5 @@ def _unknown(name: str) -> UserError:
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     return UserError(
         f"no data called {name!r}{hint} known are {', '.join(NAMES)}, "
-        "and the path of an image folder or an .npz"
+        "and the path of an image, an image folder or an .npz"
     )

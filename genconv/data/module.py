@@ -7,10 +7,11 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, distributed
 
-from genconv.data.augment import dequantise, flip
+from genconv.data.augment import crop, dequantise, flip
 from genconv.data.image_set import Images
 from genconv.data.load import load_images
 from genconv.data.order import BatchOrder, IndexLoader
+from genconv.errors import UserError
 from genconv.images import from_uint8
 from genconv.seeds import stream
 
@@ -21,22 +22,27 @@ class ImageData(LightningDataModule):
     """Training batches of any set that `load_images` knows.
 
     The whole set lies as uint8 on the training device (on the CPU, where it takes more than a
-    quarter of the GPU's free memory); the loader yields indices, and a batch is gathered, flipped
-    and dequantised where it is used. Batch b of a run is a pure function of (seed, b), so a run
-    resumed from a checkpoint, also one in mid-epoch, sees what the uninterrupted run would have.
-    Under DDP give the trainer `use_distributed_sampler=False`: the ranks share the set out here.
+    quarter of the GPU's free memory); the loader yields indices, and a batch is gathered, cropped,
+    flipped and dequantised where it is used. Batch b of a run is a pure function of (seed, b), so a
+    run resumed from a checkpoint, also one in mid-epoch, sees what the uninterrupted run would
+    have. Under DDP give the trainer `use_distributed_sampler=False`: the ranks share the set out
+    here.
 
     A batch is (x, y): x float32 (N, C, *space) in [-1, 1], half a grey level wider when
     dequantised; y int64 (N,), or None where the set has no labels.
 
     Args:
-        name: set name (digits, shapes, cifar10, imagenet32, ...), or the path of an image folder
-            or an .npz; see `load_images`.
+        name: set name (digits, shapes, cifar10, imagenet32, ...), or the path of an image, an image
+            folder or an .npz; see `load_images`.
         root: folder of downloads and caches.
         split: which part of the set to train on.
         batch_size: images per batch on every device; a smaller set is one batch.
         size: crop to the middle square and resize to size x size; null keeps the size.
         channels: 1 for grey, 3 for RGB; null keeps the channels.
+        crop: train on windows of this side, cut at random; one number for every axis of the space,
+            or one for each, as [16, 64, 64] for video; null takes whole images.
+        repeat: times that an image comes in an epoch. One image fills a batch of 8 if it comes 8
+            times, each time with a crop and noise of its own.
         flip: mirror images left to right at random; not for digits.
         dequantise: add uniform noise within half a grey level, so that the density is finite.
         workers: loader processes; they carry only indices, so 0 is the fastest.
@@ -54,6 +60,8 @@ class ImageData(LightningDataModule):
         batch_size: int = 128,
         size: int | None = None,
         channels: int | None = None,
+        crop: int | list[int] | None = None,
+        repeat: int = 1,
         flip: bool = False,
         dequantise: bool = True,
         workers: int = 0,
@@ -62,6 +70,7 @@ class ImageData(LightningDataModule):
         super().__init__()
         self.name, self.root, self.split = name, root, split
         self.batch_size, self.size, self.channels = batch_size, size, channels
+        self.crop, self.repeat = crop, repeat
         self.flip, self.dequantise = flip, dequantise
         self.workers, self.seed = workers, seed
         self.served = 0
@@ -83,8 +92,22 @@ class ImageData(LightningDataModule):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (C, *space) of one image."""
-        return self.data.shape
+        """Shape (C, *space) of one image of a batch.
+
+        Raises:
+            UserError: no such window can be cut out of the images.
+        """
+        c, *space = self.data.shape
+        if self.crop is None:
+            return c, *space
+        sides = [self.crop] * len(space) if isinstance(self.crop, int) else self.crop
+        fits = [1 <= side <= extent for side, extent in zip(sides, space, strict=False)]
+        if len(sides) != len(space) or not all(fits):
+            raise UserError(
+                f"a crop of {'x'.join(map(str, sides))} cannot be cut out of images of "
+                f"{'x'.join(map(str, space))} from {self.name}; change --data.crop or --data.size"
+            )
+        return c, *sides
 
     @property
     def classes(self) -> int | None:
@@ -94,7 +117,13 @@ class ImageData(LightningDataModule):
         return len(self.data.classes or ()) or int(self.data.labels.max()) + 1
 
     def prepare_data(self) -> None:
-        """Load the set on one process, so that downloads and caches are written once."""
+        """Load the set on one process, so that downloads and caches are written once.
+
+        Raises:
+            UserError: see `load_images`; or `repeat` is below 1.
+        """
+        if self.repeat < 1:
+            raise UserError(f"repeat must be at least 1, not {self.repeat}")
         _ = self.data
 
     def setup(self, stage: str | None = None) -> None:
@@ -108,7 +137,7 @@ class ImageData(LightningDataModule):
         # Lightning cannot know that these batches are indices
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
         order = BatchOrder(
-            len(self.data),
+            len(self.data) * self.repeat,
             self.batch_size,
             self.seed,
             served=lambda: self.served,
@@ -120,7 +149,7 @@ class ImageData(LightningDataModule):
     def on_after_batch_transfer(
         self, batch: Tensor, dataloader_idx: int
     ) -> tuple[Tensor, Tensor | None]:
-        """Gather, flip and dequantise a batch.
+        """Gather, crop, flip and dequantise a batch.
 
         Args:
             batch: int64 (N,) indices, on the device where the batch is wanted.
@@ -130,7 +159,10 @@ class ImageData(LightningDataModule):
             x and y as the class describes them.
         """
         images, labels, generator = self._place(batch.device)
+        batch = batch % len(images)
         x = images[batch.to(images.device)].to(batch.device)
+        if self.crop is not None:
+            x = crop(x, self.shape[1:], generator)
         if self.flip:
             x = flip(x, generator)
         x = dequantise(x, generator) if self.dequantise else from_uint8(x)

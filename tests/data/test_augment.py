@@ -1,8 +1,9 @@
-"""Flips and dequantisation."""
+"""Crops, flips and dequantisation."""
 
+import pytest
 import torch
 
-from genconv.data.augment import dequantise, flip
+from genconv.data.augment import crop, dequantise, flip
 from genconv.images import from_uint8, to_uint8
 
 LEVELS = torch.arange(256).to(torch.uint8).repeat(200, 1).view(200, 1, 16, 16)
@@ -29,3 +30,23 @@ def test_noise_fills_a_level_and_no_more():
     assert abs(noise.var() - 1 / 12) < 0.002
     assert torch.equal(x, dequantise(LEVELS, seeded()))
     assert (to_uint8(x) != LEVELS).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("space", [(9,), (7, 9), (4, 7, 9)])
+def test_a_crop_is_a_window_and_every_place_is_as_likely(space):
+    sides = [2, 3, 4][-len(space) :]
+    # every pixel says where it is
+    images = torch.arange(2 * torch.Size(space).numel()).view(1, 2, *space).repeat(4000, 1, *space)
+    images = images[tuple(slice(None, n) for n in (4000, 2, *space))]
+    out = crop(images, sides, seeded())
+    assert out.shape == (4000, 2, *sides)
+    corners = torch.stack(torch.unravel_index(out[:, 0].flatten(1)[:, 0], space), 1)
+    for i in range(20):
+        window = tuple(slice(a, a + s) for a, s in zip(corners[i].tolist(), sides, strict=True))
+        assert torch.equal(out[i], images[(i, slice(None), *window)])
+    for axis, (extent, side) in enumerate(zip(space, sides, strict=True)):
+        share = corners[:, axis].bincount() / len(corners)
+        assert len(share) == extent - side + 1
+        # five standard deviations of a share of 4000 draws are at most 0.04
+        torch.testing.assert_close(share, torch.full_like(share, 1 / len(share)), atol=0.04, rtol=0)
+    assert torch.equal(out, crop(images, sides, seeded()))

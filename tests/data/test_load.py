@@ -79,3 +79,16 @@ def test_size_and_channels_apply_to_every_source(name, tmp_path):
     assert images.shape == (3, 5, 5)
     assert images.images.dtype == torch.uint8
     assert torch.equal(images.images[:, 0], images.images[:, 2])
+
+
+@pytest.mark.parametrize("name", ["one.png", "one.JPG", "one.webp"])
+def test_one_file_is_a_set_of_one(tmp_path, name):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name, format={"JPG": "JPEG"}.get(name[-3:], name[4:]))
+    images = load_images(str(tmp_path / name))
+    assert images.shape == (3, 6, 9)
+    assert len(images) == 1
+    assert images.labels is None
+    if name.endswith(".png"):
+        assert np.array_equal(images.images[0].movedim(0, -1).numpy(), pixels)
+    assert load_images(str(tmp_path / name), size=4, channels=1).shape == (1, 4, 4)

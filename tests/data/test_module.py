@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 import genconv
 from genconv.data import ImageData, load_images
+from genconv.errors import UserError
 from genconv.images import from_uint8, to_uint8
 from genconv.seeds import stream
 
@@ -286,3 +287,33 @@ if __name__ == "__main__":
     fit(3, "first")
     fit(6, "second", str(root / "first.ckpt"))
 """
+
+
+def test_one_image_fills_a_batch_with_windows_of_its_own(tmp_path):
+    module = data(tmp_path, n=1, batch_size=6, repeat=12, crop=[2, 3], dequantise=False)
+    found = [x for x, _ in batches(module)]
+    assert [x.shape for x in found] == [(6, 3, 2, 3)] * 2
+    assert module.shape == (3, 2, 3)
+    image = from_uint8(load_images(module.name).images[0])
+    windows = [image[:, i : i + 2, j : j + 3] for i in range(3) for j in range(3)]
+    assert all(any(torch.equal(x, w) for w in windows) for x in torch.cat(found))
+    assert len(torch.cat(found).unique(dim=0)) > 1
+
+
+def test_a_resumed_run_sees_the_windows_of_an_uninterrupted_one(tmp_path):
+    options = {"n": 1, "repeat": 20, "crop": 3}
+    whole = fit(tmp_path, 6, module=data(tmp_path, **options))
+    path = tmp_path / "half.ckpt"
+    fit(tmp_path, 2, save=path, module=data(tmp_path, **options))
+    assert_same(fit(tmp_path, 6, ckpt=path, module=data(tmp_path, **options)), whole[2:])
+
+
+@pytest.mark.parametrize("crop", [0, 5, [4, 6], [2], [2, 2, 2]])
+def test_windows_that_cannot_be_cut_out_are_named(tmp_path, crop):
+    with pytest.raises(UserError, match=r"images of 4x5 from .*; change --data\.crop"):
+        _ = data(tmp_path, crop=crop).shape
+
+
+def test_no_repetition_is_named(tmp_path):
+    with pytest.raises(UserError, match="repeat must be at least 1, not 0"):
+        data(tmp_path, repeat=0).prepare_data()

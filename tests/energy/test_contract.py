@@ -169,3 +169,19 @@ def test_energies_made_of_energies_are_described_whole():
     both = Sum([GenerativeConvNet(widths=(4,)), GenerativeConvNet(widths=(8,))])
     again = build(json.loads(json.dumps(describe(both))))
     assert [len(term.head.weight[0]) for term in again.terms] == [4, 8]
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convnet_is_a_sum_over_places(dims):
+    """A pattern that repeats has an energy that grows by as much with every repetition."""
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(2, dims, (4, 8), (3, 5), (2, 1), reference=0.5).double()
+    period = torch.randn(1, 2, *[4] * dims).double()
+
+    def of(times):
+        # along the last axis only
+        x = period.repeat(1, 1, *[1] * (dims - 1), times)
+        return energy(x).item()
+
+    assert of(8) - of(7) == pytest.approx(of(7) - of(6), rel=1e-9)
+    assert abs(of(7) - of(6)) > 1e-3
