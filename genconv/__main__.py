@@ -10,7 +10,6 @@ print(
   python -m genconv.edit    inpaint|...       recover images from what is known, compose energies
   python -m genconv.eval    quality|steps ... FID and other numbers of samples
   python -m genconv.eval    ood|score ...     tell images that belong from those that do not
-  python -m genconv.edit    compose ...       join energies by and, or, not
   python -m genconv.export  CHECKPOINT DIR    write it as safetensors + JSON, to share
 
 Each explains itself with --help."""
