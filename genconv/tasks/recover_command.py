@@ -19,7 +19,6 @@ from genconv.errors import UserError
 from genconv.files import replacing
 from genconv.images import from_uint8, save_png, to_uint8
 from genconv.progress import progress
-from genconv.sample import Unfinished, part_of
 from genconv.seeds import stream
 from genconv.tasks.baselines import restoration
 from genconv.tasks.judging import judge_all, show
@@ -27,6 +26,7 @@ from genconv.tasks.measurement import Separable, blurring, greying, shrinking
 from genconv.tasks.pictures import plot_coverage, plot_recovery
 from genconv.tasks.problems import Problem, holes
 from genconv.tasks.recover import recover
+from genconv.unfinished import Unfinished, part_of
 
 __all__ = ["main"]
 
@@ -265,17 +265,17 @@ def main(task: str, args: list[str]) -> None:
     }
     # float32 as its bytes, since a projection is to be exact
     total = len(measured) * options.draws
-    work = Unfinished(options.out, job, (total, *trained.shape, 4))
-    draws = draw_all(work, trained, problem, measured, options)
-    report = {"genconv": genconv.__version__, "torch": torch.__version__, **job}
-    if truth is not None:
-        report |= judge_all(task, problem, measured, truth, draws, options.seed)
-        if "coverage" in report:
-            covered = {float(p): share for p, share in report["coverage"].items()}
-            plot_coverage(options.out / "calibration.png", covered)
-        show(task, report)
-    publish(options.out, problem, measured, truth, draws)
-    with replacing(options.out / "report.json") as part:
-        part.write_text(json.dumps(report, indent=2) + "\n")
-    work.remove()
+    with Unfinished(options.out, job, (total, *trained.shape, 4)) as work:
+        draws = draw_all(work, trained, problem, measured, options)
+        report = {"genconv": genconv.__version__, "torch": torch.__version__, **job}
+        if truth is not None:
+            report |= judge_all(task, problem, measured, truth, draws, options.seed)
+            if "coverage" in report:
+                covered = {float(p): share for p, share in report["coverage"].items()}
+                plot_coverage(options.out / "calibration.png", covered)
+            show(task, report)
+        publish(options.out, problem, measured, truth, draws)
+        with replacing(options.out / "report.json") as part:
+            part.write_text(json.dumps(report, indent=2) + "\n")
+        work.remove()
     print(f"{len(measured)} images, {options.draws} draws of each: {options.out}")
