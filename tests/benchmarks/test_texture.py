@@ -30,9 +30,9 @@ def test_brightness_does_not_count_and_neighbours_do_not_matter():
 
 
 def test_two_draws_of_noise_are_near_and_smooth_noise_is_far():
-    x = image(side=128)
+    x = image(side=192)
     smooth = torch.nn.functional.avg_pool2d(x, 3, 1, 1) * 3
-    assert gram_distance(image(1, 128), x) < 0.15
+    assert gram_distance(image(1, 192), x) < 0.25
     assert gram_distance(smooth, x) > 0.5
 
 
@@ -59,6 +59,9 @@ def test_noise_has_the_spectrum_of_the_source():
     assert ratio.mean().item() == pytest.approx(1, abs=0.02)
     assert (ratio - 1).abs().max() < 0.45
     a, b = torch.fft.fft2(draws)[:, 0], torch.fft.fft2(draws)[:, 1]
-    cross = (a * b.conj()).mean(0) / power[0]
-    exact = torch.fft.fft2(x[0, 0]) * torch.fft.fft2(x[0, 1]).conj() / expected[0]
-    assert ((cross - exact).abs()[expected[0] > 1e-3]).median() < 1e-3 + 0.1 * exact.abs().median()
+    exact = torch.fft.fft2(x[0, 0]) * torch.fft.fft2(x[0, 1]).conj()
+    cross = (a * b.conj()).mean(0) / exact
+    # one noise for all colours: their cross-spectra keep their phases
+    known = exact.abs() > 1e-1
+    assert cross.real[known].mean().item() == pytest.approx(1, abs=0.02)
+    assert cross.imag[known].abs().max() < 0.05
