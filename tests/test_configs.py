@@ -21,8 +21,9 @@ SHAPES = {
     "shapes": (3, 32, 32),
     "cifar10": (3, 32, 32),
     "imagenet32": (3, 32, 32),
+    "mnist": (1, 28, 28),
 }
-CLASSES = {"digits": 10, "shapes": 3, "cifar10": 10, "imagenet32": 1000}
+CLASSES = {"digits": 10, "shapes": 3, "cifar10": 10, "imagenet32": 1000, "mnist": 10}
 
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)

@@ -1,13 +1,13 @@
 """The Lightning side of data: batches gathered on the device, resumable at any step."""
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, distributed
 
-from genconv.data.augment import dequantise, flip
+from genconv.data.augment import binarise, dequantise, flip
 from genconv.data.image_set import Images
 from genconv.data.load import load_images
 from genconv.data.order import BatchOrder, IndexLoader
@@ -27,7 +27,7 @@ class ImageData(LightningDataModule):
     Under DDP give the trainer `use_distributed_sampler=False`: the ranks share the set out here.
 
     A batch is (x, y): x float32 (N, C, *space) in [-1, 1], half a grey level wider when
-    dequantised; y int64 (N,), or None where the set has no labels.
+    dequantised, -1 and 1 only when binarised; y int64 (N,), or None where the set has no labels.
 
     Args:
         name: set name (digits, shapes, cifar10, imagenet32, ...), or the path of an image folder
@@ -38,7 +38,10 @@ class ImageData(LightningDataModule):
         size: crop to the middle square and resize to size x size; null keeps the size.
         channels: 1 for grey, 3 for RGB; null keeps the channels.
         flip: mirror images left to right at random; not for digits.
-        dequantise: add uniform noise within half a grey level, so that the density is finite.
+        dequantise: add uniform noise within half a grey level, so that the density is finite; not
+            to binarised images.
+        binarise: make pixels black (-1) or white (1): by `threshold`, or at every visit anew by a
+            `sample` that is white with the probability of the grey level; null leaves them grey.
         workers: loader processes; they carry only indices, so 0 is the fastest.
         seed: of order, flips and noise; at least 0.
 
@@ -56,13 +59,14 @@ class ImageData(LightningDataModule):
         channels: int | None = None,
         flip: bool = False,
         dequantise: bool = True,
+        binarise: Literal["threshold", "sample"] | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.name, self.root, self.split = name, root, split
         self.batch_size, self.size, self.channels = batch_size, size, channels
-        self.flip, self.dequantise = flip, dequantise
+        self.flip, self.dequantise, self.binarise = flip, dequantise, binarise
         self.workers, self.seed = workers, seed
         self.served = 0
         self._data: Images | None = None
@@ -120,7 +124,7 @@ class ImageData(LightningDataModule):
     def on_after_batch_transfer(
         self, batch: Tensor, dataloader_idx: int
     ) -> tuple[Tensor, Tensor | None]:
-        """Gather, flip and dequantise a batch.
+        """Gather, flip and dequantise or binarise a batch.
 
         Args:
             batch: int64 (N,) indices, on the device where the batch is wanted.
@@ -133,7 +137,10 @@ class ImageData(LightningDataModule):
         x = images[batch.to(images.device)].to(batch.device)
         if self.flip:
             x = flip(x, generator)
-        x = dequantise(x, generator) if self.dequantise else from_uint8(x)
+        if self.binarise:
+            x = binarise(x, self.binarise, generator)
+        else:
+            x = dequantise(x, generator) if self.dequantise else from_uint8(x)
         y = None if labels is None else labels[batch]
         if self.trainer is not None and self.trainer.training:
             self.served += 1

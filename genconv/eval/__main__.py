@@ -1,4 +1,4 @@
-"""The evaluation commands: `python -m genconv.eval ood|quality|score`."""
+"""The evaluation commands: `python -m genconv.eval ood|quality|score|likelihood`."""
 
 import sys
 from importlib import import_module
@@ -9,6 +9,7 @@ COMMANDS = {
     "ood": "how well an energy tells a set of images from others",
     "quality": "FID, IS, KID, precision, recall, density and coverage of samples",
     "score": "a number for every image of a folder, and which do not belong",
+    "likelihood": "the log-likelihood of images in nats, for Boltzmann machines",
 }
 
 
@@ -18,7 +19,7 @@ def main(args: list[str] | None = None) -> None:
     if name in ("-h", "--help"):
         print("usage: python -m genconv.eval COMMAND ...\n")
         for known, purpose in COMMANDS.items():
-            print(f"  {known:8} {purpose}")
+            print(f"  {known:10} {purpose}")
         return
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; choose from {', '.join(COMMANDS)}")

@@ -1,7 +1,7 @@
 """What all objectives share: an energy, its chains, and all that a resumed run needs."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -9,7 +9,18 @@ from torch import Tensor
 
 from genconv.checkpoint import Trained
 from genconv.energy import Energy
+<<<<<<< HEAD
 from genconv.sampling import Chain, Knots, LangevinResult, ReplayBuffer, acceptance, value_at
+=======
+from genconv.sampling import (
+    Chain,
+    GibbsResult,
+    Knots,
+    LangevinResult,
+    ReplayBuffer,
+    value_at,
+)
+>>>>>>> e2adf18 (Boltzmann machines, Gibbs chains, and likelihoods by annealing)
 from genconv.seeds import derive, stream
 from genconv.training import distributed
 
@@ -27,14 +38,15 @@ class EnergyModule(pl.LightningModule):
     Args:
         energy: the energy to be taught.
         chain: how images are drawn from it, starting from noise.
-        k: Langevin steps of each update, at the chain's last step size and temperature.
+        k: steps of each update, at the chain's last step size and temperature.
         buffer_size: number of chains in the replay buffer.
         restart: share of the chains that begin anew at each update.
         settle: run a new chain to its end before it enters the buffer, not enter it as noise.
-        lr: learning rate of Adam, a number or (update, value) knots.
+        lr: learning rate, a number or (update, value) knots.
         betas: decay rates of Adam's moments.
         bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
         seed: of the chains and the buffer.
+        optimizer: `adam`, or `sgd`, plain steps along the gradient.
     """
 
     def __init__(
@@ -49,11 +61,12 @@ class EnergyModule(pl.LightningModule):
         betas: tuple[float, float],
         bf16_chains: bool,
         seed: int,
+        optimizer: Literal["adam", "sgd"] = "adam",
     ) -> None:
         super().__init__()
         self.energy, self.chain, self.k = energy, chain, k
         self.buffer_size, self.restart, self.settle = buffer_size, restart, settle
-        self.lr, self.betas = lr, betas
+        self.lr, self.betas, self.optimizer = lr, betas, optimizer
         self.bf16_chains, self.seed = bf16_chains, seed
         self.shape: tuple[int, ...] | None = None
         # Both come to be in training, on its device, and not here: weight averaging copies the
@@ -103,12 +116,12 @@ class EnergyModule(pl.LightningModule):
         return end
 
     def advance(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Run the k Langevin steps of an update from x (N, C, *space), and log how they went."""
+        """Run the k steps of an update from x (N, C, *space), and log how they went."""
         end, info = self._run(self.chain.continued(self.k), x, y)
         self.log_dict(
             {
-                "chain/gradient": info.gradient.mean(),
-                "chain/movement": info.movement.mean(),
+                # the energies are logged beside those of the data
+                **{f"chain/{k}": v.mean() for k, v in info._asdict().items() if k != "energy"},
                 # a chain that sits at the walls of the range has left the data
                 "chain/saturated": (end.abs() >= 1).float().mean(),
             }
@@ -146,7 +159,7 @@ class EnergyModule(pl.LightningModule):
         )
         self.log("gap", gap, prog_bar=True, logger=False)
 
-    def _run(self, chain: Chain, x: Tensor, y: Tensor | None) -> LangevinResult:
+    def _run(self, chain: Chain, x: Tensor, y: Tensor | None) -> LangevinResult | GibbsResult:
         y = y if self.classes else None
         return chain.run(self.energy, x, y, generator=self.generator, bf16=self.bf16_chains)
 
@@ -170,9 +183,11 @@ class EnergyModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         # The schedule holds the rate itself, so the optimiser's own is 1.
         # Not fused: Lightning will not clip the gradients of an optimiser that may unscale them.
-        optimizer = torch.optim.Adam(
-            self.energy.parameters(), lr=1.0, betas=self.betas, foreach=True
-        )
+        weights = self.energy.parameters()
+        if self.optimizer == "sgd":
+            optimizer = torch.optim.SGD(weights, lr=1.0, foreach=True)
+        else:
+            optimizer = torch.optim.Adam(weights, lr=1.0, betas=self.betas, foreach=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: value_at(self.lr, i))
         return {
             "optimizer": optimizer,

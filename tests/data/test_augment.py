@@ -1,8 +1,8 @@
-"""Flips and dequantisation."""
+"""Flips, dequantisation and binarisation."""
 
 import torch
 
-from genconv.data.augment import dequantise, flip
+from genconv.data.augment import binarise, dequantise, flip
 from genconv.images import from_uint8, to_uint8
 
 LEVELS = torch.arange(256).to(torch.uint8).repeat(200, 1).view(200, 1, 16, 16)
@@ -29,3 +29,18 @@ def test_noise_fills_a_level_and_no_more():
     assert abs(noise.var() - 1 / 12) < 0.002
     assert torch.equal(x, dequantise(LEVELS, seeded()))
     assert (to_uint8(x) != LEVELS).float().mean() < 1e-3
+
+
+def test_pixels_are_white_as_often_as_they_are_bright():
+    x = binarise(LEVELS, "sample", seeded())
+    assert x.dtype == torch.float32
+    white = ((x.flatten(1) + 1) / 2).mean(0)
+    p = torch.arange(256) / 255
+    spread = (p * (1 - p) / 200).sqrt()
+    assert ((white - p).abs() <= 4 * spread).all()
+    assert torch.equal(x, binarise(LEVELS, "sample", seeded()))
+
+
+def test_a_threshold_divides_the_levels_in_halves():
+    x = binarise(LEVELS, "threshold", seeded())[0].flatten()
+    assert torch.equal(x, torch.tensor([-1.0] * 128 + [1.0] * 128))
