@@ -77,6 +77,9 @@ def test_annealing_brackets_the_exact_number(likelihood, rbm):
     assert abs(found["value"] - truth) < width
     assert abs(found["above"] - truth) < 0.5
     assert found["effective"] > 50
+    likely = report["log_likelihood"]
+    assert likely["low"] < likely["value"] < likely["high"]
+    assert likely["high"] - likely["low"] == pytest.approx(width, abs=1e-6)
     shift = report["log_likelihood"]["value"] - exact["log_likelihood"]["value"]
     assert shift == pytest.approx(truth - found["value"], abs=1e-6)
     assert "200 annealing runs of 300 steps" in printed

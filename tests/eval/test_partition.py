@@ -1,6 +1,7 @@
 """Means of weights; the laws of annealing are checked in tests/statistics."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_equal_weights_leave_no_doubt():
 def test_schedule_goes_all_the_way_and_ever_more_slowly():
     betas = schedule(14_500)
     assert (len(betas), betas[0], betas[-1]) == (14_501, 0.0, 1.0)
-    steps = [b - a for a, b in zip(betas, betas[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(betas)]
     assert min(steps) > 0
     assert sum(b <= 0.5 for b in betas) == 1451
     assert math.isclose(steps[0] / steps[-1], 0.5 / 1450 / (0.1 / 8700), rel_tol=1e-6)
