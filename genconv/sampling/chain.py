@@ -7,14 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from genconv.sampling.gradient import Generators, draw_noise
-from genconv.sampling.langevin import LangevinResult, langevin
-=======
 from genconv.errors import UserError
 from genconv.sampling.gibbs import GibbsResult, gibbs
-from genconv.sampling.langevin import Generators, LangevinResult, draw_noise, langevin
->>>>>>> e2adf18 (Boltzmann machines, Gibbs chains, and likelihoods by annealing)
+from genconv.sampling.gradient import Generators, draw_noise
+from genconv.sampling.langevin import LangevinResult, langevin
 from genconv.sampling.schedule import Knots
 
 __all__ = ["Chain"]
