@@ -31,7 +31,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_equal_weights_leave_no_doubt():
     found = log_mean_exp(torch.full((8,), 3.0))
-    assert found.low == pytest.approx(found.high)
+    assert (found.low, found.value, found.high) == pytest.approx((3.0, 3.0, 3.0))
     assert found.effective == pytest.approx(8)
 
 

@@ -98,6 +98,16 @@ def test_says_how_likely_digits_are(run, tmp_path):
     assert rbm.path(x).exact is not None
 
 
+def test_plain_steps_follow_the_gradient():
+    rbm = RBM((1, 2, 2), 3)
+    module = ContrastiveDivergence(rbm, lr=[(0, 0.5), (1, 0.0)], optimizer="sgd")
+    parts = module.configure_optimizers()
+    before = rbm.weight.detach().clone()
+    rbm(torch.ones(1, 1, 2, 2)).sum().backward()
+    parts["optimizer"].step()
+    torch.testing.assert_close(rbm.weight, before - 0.5 * rbm.weight.grad)
+
+
 def test_the_gradient_through_a_step_needs_a_langevin_chain():
     with pytest.raises(UserError, match="kl needs a Langevin chain"):
         ContrastiveDivergence(RBM((1, 2, 2), 3), Chain(sampler="gibbs"), kl=1.0)
