@@ -1,11 +1,12 @@
 """Gibbs sampling: exact moves of an energy that knows its own conditional distributions."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genconv.errors import UserError
 from genconv.sampling.gradient import Generators, draw_noise, frozen
@@ -60,7 +61,9 @@ def gibbs(
         temperature: T of the joint distribution of all units, one number or knots.
         project: maps x to the nearest x that satisfies a constraint, after each step; with pixels
             put back, the chain samples the others given these.
-        generator: see `genconv.sampling.langevin`.
+        generator: see `genconv.sampling.langevin`. With a sequence a module computes in float64: in
+            float32 a product of matrices rounds differently for another number of rows, and a coin
+            that this turns over would make a chain depend on its batch.
         callback: called after each step with the number of steps done and x.
         bf16: multiply matrices in bfloat16.
 
@@ -75,8 +78,11 @@ def gibbs(
         )
     noise = partial(draw_noise, generator=generator, draw=torch.rand, device=x.device)
     with frozen(energy), torch.inference_mode(False), torch.no_grad():
+        # inference tensors cannot enter autograd; a clone made out here can
         start = x.to(torch.float32, copy=True) if x.dtype != torch.float64 else x.clone()
         x, y = start, y.clone() if y is not None else None
+        if isinstance(generator, Sequence) and isinstance(energy, nn.Module):
+            x, resample = x.double(), copy.deepcopy(energy).double().resample
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             for step in range(steps):
                 x = resample(x, y, noise=noise, temperature=value_at(temperature, step))
@@ -84,5 +90,6 @@ def gibbs(
                     x = project(x)
                 if callback is not None:
                     callback(step + 1, x)
+        x = x.to(start.dtype)
         info = GibbsInfo((x - start).flatten(1).norm(dim=1))
     return GibbsResult(x, info)
