@@ -21,10 +21,18 @@ SHAPES = {
     "shapes": (3, 32, 32),
     "cifar10": (3, 32, 32),
     "imagenet32": (3, 32, 32),
+    "mnist": (1, 28, 28),
 }
 ATTRIBUTES = "shapes:label=attribute,without=red-circle,without=green-square,without=blue-triangle"
 SHAPES[ATTRIBUTES] = (3, 16, 16)
-CLASSES = {ATTRIBUTES: 11, "digits": 10, "shapes": 3, "cifar10": 10, "imagenet32": 1000}
+CLASSES = {
+    ATTRIBUTES: 11,
+    "digits": 10,
+    "shapes": 3,
+    "cifar10": 10,
+    "imagenet32": 1000,
+    "mnist": 10,
+}
 # a texture is the user's own image; what the energy sees of it is the config's business
 TEXTURE = "texture.png"
 

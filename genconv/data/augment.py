@@ -1,13 +1,14 @@
 """What happens to a training batch between memory and the model."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from genconv.images import from_uint8
 
-__all__ = ["crop", "dequantise", "flip"]
+__all__ = ["binarise", "crop", "dequantise", "flip"]
 
 
 def crop(images: Tensor, sides: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -32,6 +33,28 @@ def crop(images: Tensor, sides: Sequence[int], generator: torch.Generator) -> Te
         place = first[:, None] + torch.arange(side, device=images.device)
         places.append(place.view(n, 1, *ones[:axis], side, *ones[axis + 1 :]))
     return images[(rows, channels, *places)]
+
+
+def binarise(
+    images: Tensor, how: Literal["threshold", "sample"], generator: torch.Generator
+) -> Tensor:
+    """Make every pixel black or white.
+
+    Args:
+        images: uint8 (N, C, *space).
+        how: `threshold`: white from level 128 on; `sample`: white with probability level / 255, as
+            likelihoods on binarised MNIST are published (Salakhutdinov & Murray 2008).
+        generator: source of the coins of `sample`, on the images' device.
+
+    Returns:
+        float32 (N, C, *space) of -1 and 1.
+    """
+    if how == "threshold":
+        white = images >= 128
+    else:
+        coins = torch.rand(images.shape, generator=generator, device=images.device)
+        white = coins * 255 < images
+    return white.float() * 2 - 1
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:

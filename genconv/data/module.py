@@ -1,13 +1,13 @@
 """The Lightning side of data: batches gathered on the device, resumable at any step."""
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, distributed
 
-from genconv.data.augment import crop, dequantise, flip
+from genconv.data.augment import binarise, crop, dequantise, flip
 from genconv.data.image_set import Images
 from genconv.data.load import load_images
 from genconv.data.order import BatchOrder, IndexLoader
@@ -29,7 +29,7 @@ class ImageData(LightningDataModule):
     here.
 
     A batch is (x, y): x float32 (N, C, *space) in [-1, 1], half a grey level wider when
-    dequantised; y int64 (N,), or None where the set has no labels.
+    dequantised, -1 and 1 only when binarised; y int64 (N,), or None where the set has no labels.
 
     Args:
         name: set name (digits, shapes, cifar10, imagenet32, ...), or the path of an image, an image
@@ -44,7 +44,10 @@ class ImageData(LightningDataModule):
         repeat: times that an image comes in an epoch. One image fills a batch of 8 if it comes 8
             times, each time with a crop and noise of its own.
         flip: mirror images left to right at random; not for digits.
-        dequantise: add uniform noise within half a grey level, so that the density is finite.
+        dequantise: add uniform noise within half a grey level, so that the density is finite; not
+            to binarised images.
+        binarise: make pixels black (-1) or white (1): by `threshold`, or at every visit anew by a
+            `sample` that is white with the probability of the grey level; null leaves them grey.
         workers: loader processes; they carry only indices, so 0 is the fastest.
         seed: of order, flips and noise; at least 0.
 
@@ -64,6 +67,7 @@ class ImageData(LightningDataModule):
         repeat: int = 1,
         flip: bool = False,
         dequantise: bool = True,
+        binarise: Literal["threshold", "sample"] | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -71,7 +75,7 @@ class ImageData(LightningDataModule):
         self.name, self.root, self.split = name, root, split
         self.batch_size, self.size, self.channels = batch_size, size, channels
         self.crop, self.repeat = crop, repeat
-        self.flip, self.dequantise = flip, dequantise
+        self.flip, self.dequantise, self.binarise = flip, dequantise, binarise
         self.workers, self.seed = workers, seed
         self.served = 0
         self._data: Images | None = None
@@ -149,7 +153,7 @@ class ImageData(LightningDataModule):
     def on_after_batch_transfer(
         self, batch: Tensor, dataloader_idx: int
     ) -> tuple[Tensor, Tensor | None]:
-        """Gather, crop, flip and dequantise a batch.
+        """Gather, crop, flip and dequantise or binarise a batch.
 
         Args:
             batch: int64 (N,) indices, on the device where the batch is wanted.
@@ -165,7 +169,10 @@ class ImageData(LightningDataModule):
             x = crop(x, self.shape[1:], generator)
         if self.flip:
             x = flip(x, generator)
-        x = dequantise(x, generator) if self.dequantise else from_uint8(x)
+        if self.binarise:
+            x = binarise(x, self.binarise, generator)
+        else:
+            x = dequantise(x, generator) if self.dequantise else from_uint8(x)
         y = None if labels is None else labels[batch]
         if self.trainer is not None and self.trainer.training:
             self.served += 1

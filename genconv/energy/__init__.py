@@ -1,5 +1,6 @@
 """Rooms that answer "how likely is x?"."""
 
+from genconv.energy.boltzmann import RBM, BoltzmannMachine
 from genconv.energy.compose import Constraint, Given, Mixture, Negation, Product, Tempered
 from genconv.energy.convnet import GenerativeConvNet
 from genconv.energy.energy import Energy, build, describe
@@ -7,6 +8,8 @@ from genconv.energy.resnet import ResNetEnergy
 from genconv.energy.unet import UNetEnergy
 
 __all__ = [
+    "RBM",
+    "BoltzmannMachine",
     "Constraint",
     "Energy",
     "GenerativeConvNet",

@@ -19,6 +19,10 @@ class Energy(nn.Module, ABC):
     in [-1, 1], and class labels (N,) int64 where the energy is conditional; it returns float32
     energies (N,), each a function of its own row only. The arguments of the constructor must be
     plain values (numbers, strings, lists, other energies): they are what checkpoints store.
+
+    An energy that knows more may offer it, and whoever needs it looks for the method by its name:
+    `resample(x, y, *, noise, temperature)`, an exact move (`genconv.sampling.gibbs`), and
+    `path(mean)`, a way to its partition function (`genconv.eval.likelihood_command`).
     """
 
     arguments: dict[str, Any]

@@ -6,6 +6,7 @@ from genconv.eval.features import Extractor, Features, extract, load_extractor
 from genconv.eval.frechet import Moments, frechet_distance, frechet_infinity
 from genconv.eval.inception import Inception
 from genconv.eval.inception_weights import load_inception
+from genconv.eval.partition import Estimate, anneal, log_mean_exp, schedule
 from genconv.eval.quality import (
     MeanStd,
     Overlap,
@@ -20,6 +21,7 @@ __all__ = [
     "SCORES",
     "STATISTICS",
     "Detection",
+    "Estimate",
     "Extractor",
     "Features",
     "Inception",
@@ -29,6 +31,7 @@ __all__ = [
     "Score",
     "SmallClassifier",
     "Statistics",
+    "anneal",
     "applicable",
     "auroc",
     "aupr",
@@ -42,10 +45,12 @@ __all__ = [
     "kernel_distance",
     "load_extractor",
     "load_inception",
+    "log_mean_exp",
     "measure",
     "needed",
     "precision_recall_density_coverage",
     "roc",
+    "schedule",
     "score_all",
     "train_classifier",
 ]

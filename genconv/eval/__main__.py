@@ -1,4 +1,4 @@
-"""The evaluation commands: `python -m genconv.eval ood|quality|score|steps`."""
+"""The evaluation commands: `python -m genconv.eval ood|quality|score|steps|likelihood`."""
 
 import sys
 from importlib import import_module
@@ -10,6 +10,7 @@ COMMANDS = {
     "quality": "FID, IS, KID, precision, recall, density and coverage of samples",
     "score": "a number for every image of a folder, and which do not belong",
     "steps": "how good samples are after fewer and more Langevin steps, and how many will do",
+    "likelihood": "the log-likelihood of images in nats, for Boltzmann machines",
 }
 
 
@@ -19,7 +20,7 @@ def main(args: list[str] | None = None) -> None:
     if name in ("-h", "--help"):
         print("usage: python -m genconv.eval COMMAND ...\n")
         for known, purpose in COMMANDS.items():
-            print(f"  {known:8} {purpose}")
+            print(f"  {known:10} {purpose}")
         return
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; choose from {', '.join(COMMANDS)}")

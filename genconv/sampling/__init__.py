@@ -3,6 +3,7 @@
 from genconv.sampling.buffer import Draw, ReplayBuffer
 from genconv.sampling.chain import Chain
 from genconv.sampling.diagnostics import acceptance, ess, r_hat
+from genconv.sampling.gibbs import GibbsInfo, GibbsResult, gibbs
 from genconv.sampling.gradient import Generators, draw_noise, frozen
 from genconv.sampling.hmc import MetropolisInfo, MetropolisResult, hmc
 from genconv.sampling.langevin import LangevinInfo, LangevinResult, langevin
@@ -13,6 +14,8 @@ __all__ = [
     "Chain",
     "Draw",
     "Generators",
+    "GibbsInfo",
+    "GibbsResult",
     "Knots",
     "LangevinInfo",
     "LangevinResult",
@@ -23,6 +26,7 @@ __all__ = [
     "draw_noise",
     "ess",
     "frozen",
+    "gibbs",
     "hmc",
     "langevin",
     "mala",

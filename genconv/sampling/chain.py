@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from genconv.errors import UserError
+from genconv.sampling.gibbs import GibbsResult, gibbs
 from genconv.sampling.gradient import Generators, draw_noise
 from genconv.sampling.langevin import LangevinResult, langevin
 from genconv.sampling.schedule import Knots
@@ -19,12 +21,13 @@ class Chain:
     """Describes how images are drawn from an energy; a checkpoint carries the one it was made for.
 
     Attributes:
-        steps: number of Langevin steps from noise to image.
-        step_size: η, a number or knots (see `value_at`).
+        steps: number of steps from noise to image.
+        step_size: η, a number or knots (see `value_at`); of Langevin chains.
         temperature: T, a number or knots.
         start: `normal` for standard normal noise, `uniform` for noise in [-1, 1].
         gradient_clip: bound on every element of the gradient; null for the exact law.
-        clamp: cut the chain into [-1, 1] after every step.
+        clamp: cut the chain into [-1, 1] after every step; of Langevin chains.
+        sampler: `langevin` for any energy, `gibbs` for those that know their own conditionals.
     """
 
     steps: int = 100
@@ -33,6 +36,7 @@ class Chain:
     start: Literal["normal", "uniform"] = "normal"
     gradient_clip: float | None = None
     clamp: bool = False
+    sampler: Literal["langevin", "gibbs"] = "langevin"
 
     def noise(
         self,
@@ -57,21 +61,26 @@ class Chain:
         generator: Generators = None,
         callback: Callable[[int, Tensor], None] | None = None,
         bf16: bool = False,
-    ) -> LangevinResult:
+    ) -> LangevinResult | GibbsResult:
         """Run the chain from x; arguments as in `langevin`."""
+        how = {
+            "steps": self.steps,
+            "temperature": self.temperature,
+            "project": project,
+            "generator": generator,
+            "callback": callback,
+            "bf16": bf16,
+        }
+        if self.sampler == "gibbs":
+            return gibbs(energy, x, y, **how)
         return langevin(
             energy,
             x,
             y,
-            steps=self.steps,
             step_size=self.step_size,
-            temperature=self.temperature,
             gradient_clip=self.gradient_clip,
             clamp=(-1.0, 1.0) if self.clamp else None,
-            project=project,
-            generator=generator,
-            callback=callback,
-            bf16=bf16,
+            **how,
         )
 
     def continued(self, steps: int) -> "Chain":
@@ -90,7 +99,12 @@ class Chain:
 
         A longer chain goes on at the last values of its schedules. A schedule that is to end at
         another value keeps its form.
+
+        Raises:
+            UserError: a Gibbs chain is to get a step size.
         """
+        if step_size is not None and self.sampler == "gibbs":
+            raise UserError("a Gibbs chain has no step size; leave it out")
         return replace(
             self,
             steps=self.steps if steps is None else steps,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genconv.energy import Energy
+from genconv.errors import UserError
 from genconv.sampling import Chain, Knots, draw_noise, frozen, value_at
 from genconv.training.augment import augment
 from genconv.training.module import EnergyModule
@@ -18,26 +19,28 @@ class ContrastiveDivergence(EnergyModule):
 
     .. math:: L = E(x^+) - E(x^-) + α\,(E(x^+)^2 + E(x^-)^2)
 
-    The negatives x⁻ are ends of k Langevin steps that start from `buffer` (persistent CD), `noise`
-    (short-run MCMC) or `data` (CD-k). Improved CD adds `kl` times the gradient through the sampler,
-    which CD neglects, and `entropy` times an estimate of the samples' entropy, which spreads them.
+    The negatives x⁻ are ends of k steps of a chain, Langevin's or Gibbs's, from `buffer`
+    (persistent CD), `noise` (short-run MCMC) or `data` (CD-k). Improved CD adds `kl` times the
+    gradient through the sampler, which CD neglects, and `entropy` times an estimate of the samples'
+    entropy, which spreads them.
 
     Args:
         energy: the energy to be taught.
         chain: how images are drawn from it, starting from noise.
         start: where the chains of an update begin.
-        k: Langevin steps of each update.
+        k: steps of the chain in each update.
         alpha: α, weight of the squared energies, which keeps them near 0.
         noise: standard deviation of Gaussian noise added to the data.
-        kl: weight of the gradient through the last Langevin step.
+        kl: weight of the gradient through the last step, of Langevin chains.
         entropy: weight of the entropy estimate.
         augment: flip, shift, scale and recolour the images that chains resume from the buffer.
         buffer_size: number of chains in the replay buffer.
         restart: share of the chains that begin anew at each update.
-        lr: learning rate of Adam, a number or (update, value) knots.
+        lr: learning rate, a number or (update, value) knots.
         betas: decay rates of Adam's moments.
         bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
         seed: of the chains and the buffer.
+        optimizer: `adam`, or `sgd`, by which Boltzmann machines learn.
 
     References:
         Du, Mordatch: https://arxiv.org/abs/1903.08689; Nijkamp et al. (short-run):
@@ -63,9 +66,12 @@ class ContrastiveDivergence(EnergyModule):
         betas: tuple[float, float] = (0.0, 0.999),
         bf16_chains: bool = False,
         seed: int = 0,
+        optimizer: Literal["adam", "sgd"] = "adam",
     ) -> None:
+        if kl and chain.sampler != "langevin":
+            raise UserError(f"kl needs a Langevin chain, not sampler: {chain.sampler}")
         super().__init__(
-            energy, chain, k, buffer_size, restart, False, lr, betas, bf16_chains, seed
+            energy, chain, k, buffer_size, restart, False, lr, betas, bf16_chains, seed, optimizer
         )
         self.start, self.alpha, self.noise = start, alpha, noise
         self.kl, self.entropy, self.augment = kl, entropy, augment

@@ -52,7 +52,9 @@ class UpdateBar(ProgressBar):
         if self._bar and trainer.global_step % self.refresh == 0:
             figures = self.get_metrics(trainer, module).items()
             text = "  ".join(f"{name} {value:.4g}" for name, value in figures)
-            self._bar.update(self._task, completed=trainer.global_step, figures=text)
+            # between two updates that are logged the old figures stay
+            new = {"figures": text} if text else {}
+            self._bar.update(self._task, completed=trainer.global_step, **new)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stop(trainer)

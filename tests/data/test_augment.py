@@ -1,9 +1,9 @@
-"""Crops, flips and dequantisation."""
+"""Crops, flips, dequantisation and binarisation."""
 
 import pytest
 import torch
 
-from genconv.data.augment import crop, dequantise, flip
+from genconv.data.augment import binarise, crop, dequantise, flip
 from genconv.images import from_uint8, to_uint8
 
 LEVELS = torch.arange(256).to(torch.uint8).repeat(200, 1).view(200, 1, 16, 16)
@@ -49,3 +49,18 @@ def test_a_crop_is_a_window_and_every_place_is_as_likely(space):
         # five standard deviations of a share of 4000 draws are at most 0.04
         torch.testing.assert_close(share, torch.full_like(share, 1 / len(share)), atol=0.04, rtol=0)
     assert torch.equal(out, crop(images, sides, seeded()))
+
+
+def test_pixels_are_white_as_often_as_they_are_bright():
+    x = binarise(LEVELS, "sample", seeded())
+    assert x.dtype == torch.float32
+    white = ((x.flatten(1) + 1) / 2).mean(0)
+    p = torch.arange(256) / 255
+    spread = (p * (1 - p) / 200).sqrt()
+    assert ((white - p).abs() <= 4 * spread).all()
+    assert torch.equal(x, binarise(LEVELS, "sample", seeded()))
+
+
+def test_a_threshold_divides_the_levels_in_halves():
+    x = binarise(LEVELS, "threshold", seeded())[0].flatten()
+    assert torch.equal(x, torch.tensor([-1.0] * 128 + [1.0] * 128))

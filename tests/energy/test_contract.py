@@ -6,7 +6,16 @@ import json
 import pytest
 import torch
 
-from genconv.energy import Energy, GenerativeConvNet, ResNetEnergy, UNetEnergy, build, describe
+from genconv.energy import (
+    RBM,
+    BoltzmannMachine,
+    Energy,
+    GenerativeConvNet,
+    ResNetEnergy,
+    UNetEnergy,
+    build,
+    describe,
+)
 from genconv.errors import UserError
 
 ENERGIES = {
@@ -31,7 +40,13 @@ ENERGIES = {
         lambda: UNetEnergy(3, width=8, multipliers=(1, 2), blocks=1, patch=2, norm=False),
         (3, 8, 8),
     ),
+    "rbm": (lambda: RBM((1, 4, 4), 6), (1, 4, 4)),
+    "rbm-gaussian": (lambda: RBM((3, 4, 4), 6, units="gaussian"), (3, 4, 4)),
+    "boltzmann": (lambda: BoltzmannMachine((1, 4, 4)), (1, 4, 4)),
+    "boltzmann-hidden": (lambda: BoltzmannMachine((2, 6), 3), (2, 6)),
 }
+# they tie every pixel to weights of its own
+ONE_SIZE = (RBM, BoltzmannMachine)
 
 
 @pytest.fixture(params=ENERGIES)
@@ -100,9 +115,13 @@ def test_a_copy_is_independent_and_describes_itself(case):
     assert torch.equal(energy(x, y), before)
 
 
-def test_reads_larger_images_than_it_was_made_for(case):
+def test_reads_larger_images_than_it_was_made_for_or_says_that_it_cannot(case):
     energy, x, y = case
     larger = x.repeat(1, 1, *[2] * (x.ndim - 2))
+    if isinstance(energy, ONE_SIZE):
+        with pytest.raises(ValueError, match="takes images of shape"):
+            energy(larger)
+        return
     assert energy(larger, y).shape == (4,)
 
 

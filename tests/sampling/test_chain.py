@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from genconv.sampling import Chain, value_at
+from genconv.energy import RBM
+from genconv.errors import UserError
+from genconv.sampling import Chain, gibbs, value_at
 
 KNOTS = [(2, 0.0), (4, 0.5), (8, 0.5)]
 
@@ -67,3 +69,17 @@ def test_starts_as_noise_of_its_kind():
 def test_plain_values_rebuild_it():
     chain = Chain(temperature=KNOTS, gradient_clip=0.1)
     assert Chain(**chain.to_dict()) == chain
+
+
+def test_a_gibbs_chain_runs_its_own_recipe():
+    chain = Chain(steps=3, temperature=[(0, 4.0), (2, 1.0)], sampler="gibbs")
+    rbm, x = RBM((1, 2, 2), 3), torch.ones(5, 1, 2, 2)
+    a = chain.run(rbm, x, generator=torch.Generator().manual_seed(0))
+    temperature, generator = chain.temperature, torch.Generator().manual_seed(0)
+    b = gibbs(rbm, x, steps=3, temperature=temperature, generator=generator)
+    assert torch.equal(a.x, b.x)
+    assert Chain(**chain.to_dict()) == chain
+    assert chain.continued(7) == Chain(7, temperature=1.0, sampler="gibbs")
+    assert chain.at(steps=9, temperature=2.0).temperature == [(0, 8.0), (2, 2.0)]
+    with pytest.raises(UserError, match="no step size"):
+        chain.at(step_size=0.1)
