@@ -1,5 +1,6 @@
 """Energies made of energies: and, or, not, hotter, and any function as a constraint."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -128,7 +129,7 @@ class Mixture(Energy):
         weights = _numbers(weights, 1 / len(self.parts), self.parts, "weights")
         if min(weights) <= 0:
             raise ValueError(f"the weights of a mixture must be positive, not {weights}")
-        self.log_weights = torch.tensor(weights).log().tolist()
+        self.log_weights = [math.log(w) for w in weights]
         self.offsets = _numbers(offsets, 0.0, self.parts, "offsets")
         self.temperature = temperature
 

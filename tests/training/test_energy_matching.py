@@ -134,7 +134,7 @@ def test_the_second_phase_begins_at_its_update(module, monkeypatch, step, contra
     monkeypatch.setattr(EnergyMatching, "global_step", step)
     logged = []
     module.log = lambda name, value, **how: logged.append((name, value.item()))
-    module._contrastive = lambda x: torch.tensor(100.0)
+    module._contrastive = lambda x, y: torch.tensor(100.0)
     loss = module.training_step((torch.rand(16, 1, 8, 8), None), 0)
     expected = dict(logged)["loss/transport"] + 100 * contrastive
     assert loss.item() == pytest.approx(expected)
