@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, ScalarFormatter
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -129,10 +130,15 @@ def plot(path: Path, points: Sequence[Point], chosen: Point | None) -> None:
         steps, distances, [p.error for p in points], fmt="o-", color="#0072B2", markersize=4
     )
     if chosen is not None:
-        panel.plot([chosen.steps], [chosen.distance], "o", color="#D55E00", label="picked")
+        panel.plot(
+            [chosen.steps], [chosen.distance], "o", color="#D55E00", label="picked", zorder=3
+        )
     panel.axhline(1, color="#BBBBBB", linewidth=1, label="two halves of the data")
     panel.set(xscale="log", yscale="log", xlabel="Langevin steps", ylabel="Fréchet distance")
     panel.set_xticks(steps, [str(s) for s in steps], minor=False)
+    # what a decade's ticks would leave bare
+    panel.yaxis.set_major_locator(LogLocator(2))
+    panel.yaxis.set_major_formatter(ScalarFormatter())
     panel.minorticks_off()
     panel.legend()
     with replacing(path) as part:
