@@ -7,7 +7,7 @@ from genconv.energy import GenerativeConvNet
 from genconv.sampling import Chain
 from genconv.training import ContrastiveDivergence
 
-# as in configs/texture.yaml
+# Xie et al. 2016: one grey level wide, on [-1, 1]
 STEP, HEAT, S = 0.045, 1 / 127.5**2, 1.0
 SHAPES = {1: (3, 512), 2: (3, 24, 24), 3: (3, 8, 8, 8)}
 
