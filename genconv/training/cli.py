@@ -72,6 +72,9 @@ class TrainCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise UserError(f"{_reason(error)}; --help lists every flag") from error
+        seed = self.config.seed_everything
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is a number from 0 to 2**32 - 1, not {seed}")
 
     @property
     def folder(self) -> Path:
