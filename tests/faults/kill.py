@@ -35,10 +35,7 @@ EVERY = 10
 
 
 def start(work: Callable[[list[str]], None], words: list[str], said: Path) -> int:
-    """Fork a process that does the work, imports done; what it complains of goes into a file.
-
-    This process computes nothing itself: threads that have computed do not survive a fork.
-    """
+    """Fork a process that does the work, imports done; what it complains of goes into a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         child = os.fork()
@@ -167,6 +164,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--files", type=int, default=1000, help="files to score (1000)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(args)
+    # a pool of threads would not survive the fork, and the child would wait for it for ever
+    torch.set_num_threads(1)
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as home:
         begin = time.monotonic()
