@@ -95,11 +95,14 @@ def test_a_signal_while_saving_tears_nothing(tmp_path, moment, kind):
     SAVE(checkpoint(1), tmp_path / "last.ckpt")
     SAVE(checkpoint(2), tmp_path / "last.ckpt")
 
+    # made here: a pool of threads, if torch takes one to count, would not survive the fork
+    content = checkpoint(3)
+
     def save():
         # as a second signal finds it
         signal.signal(kind, signal.SIG_DFL) if kind != signal.SIGKILL else None
         MOMENTS[moment](kind)
-        SAVE(checkpoint(3), tmp_path / "last.ckpt")
+        SAVE(content, tmp_path / "last.ckpt")
 
     assert die_in_a_child(save) == -kind
     done = moment in ("after the renames", "before the folder's sync")
