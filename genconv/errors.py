@@ -1,11 +1,12 @@
-"""The exceptions that are the user's business, and how commands end."""
+"""The exceptions that are the user's business, what flags may be, and how commands end."""
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["DivergedError", "UserError", "command"]
+__all__ = ["DivergedError", "UserError", "at_least", "command"]
 
 
 class UserError(Exception):
@@ -21,6 +22,22 @@ class DivergedError(UserError):
     """Training that cannot be saved by going back, in one sentence; commands exit with code 3."""
 
     code = 3
+
+
+def at_least(options: argparse.Namespace, **bounds: float) -> None:
+    """Raise a UserError if a number, or one of a list, is below its flag's bound or is NaN.
+
+    Args:
+        options: a command's; flags that it has not, or that were not given, have no bound.
+        bounds: least values by the names of the options.
+    """
+    for name, least in bounds.items():
+        given = getattr(options, name, None)
+        for value in given if isinstance(given, list) else [given]:
+            # not `value < least`, which a NaN would pass
+            if value is not None and not value >= least:
+                flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} must be at least {least}, not {value}")
 
 
 def command(main: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genconv.checkpoint import Trained, read
-from genconv.errors import UserError, command
+from genconv.errors import UserError, at_least, command
 from genconv.files import replacing
 from genconv.images import grid, save_gif, save_png, to_uint8
 from genconv.memory import Bites
@@ -152,18 +152,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, trained: Trained, label: int | None = None) -> None:
     """Raise a UserError for what cannot be done."""
-    for flag, value, least in [
-        ("-n", options.n, 1),
-        ("--batch-size", options.batch_size, 1),
-        ("--steps", options.steps, 1),
-        ("--stretch", options.stretch, 1),
-        ("--seed", options.seed, 0),
-        ("--step-size", options.step_size, 0),
-        ("--temperature", options.temperature, 0),
-    ]:
-        # not `value < least`, which a NaN would pass
-        if value is not None and not value >= least:
-            raise UserError(f"{flag} must be at least {least}, not {value}")
+    at_least(options, n=1, batch_size=1, steps=1, stretch=1, seed=0, step_size=0, temperature=0)
     if label is not None and not 0 <= label < (trained.classes or 0):
         raise UserError(
             f"--label {label}: this energy has "

@@ -15,7 +15,7 @@ from genconv.checkpoint import Trained, read
 from genconv.data import load_images
 from genconv.data.augment import binarise, dequantise
 from genconv.energy.boltzmann import Path as Way
-from genconv.errors import UserError
+from genconv.errors import UserError, at_least
 from genconv.eval.partition import Estimate, anneal, log_mean_exp, schedule
 from genconv.files import replacing
 from genconv.progress import progress
@@ -55,15 +55,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, trained: Trained) -> None:
     """Raise a UserError for what cannot be done."""
-    for flag, value, least in [
-        ("-n", options.n, 1),
-        ("--runs", options.runs, 2),
-        ("--steps", options.steps, 10),
-        ("--seed", options.seed, 0),
-        ("--batch-size", options.batch_size, 1),
-    ]:
-        if value is not None and value < least:
-            raise UserError(f"{flag} must be at least {least}, not {value}")
+    at_least(options, n=1, runs=2, steps=10, seed=0, batch_size=1)
     if not hasattr(trained.energy, "path"):
         raise UserError(
             f"the partition function of {type(trained.energy).__name__} is out of reach; "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genconv.checkpoint import Trained, read
-from genconv.errors import UserError
+from genconv.errors import UserError, at_least
 from genconv.eval.detection import Detection, detect
 from genconv.eval.measuring import Measuring
 from genconv.eval.ood_sets import (
@@ -110,14 +110,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, trained: Trained, background: Trained | None) -> None:
     """Raise a UserError for what cannot be done, before anything long begins."""
-    for flag, value, least in [
-        ("-n", options.n, 2),
-        ("--steps", options.steps, 1),
-        ("--seed", options.seed, 0),
-        ("--batch-size", options.batch_size, 1),
-    ]:
-        if value < least:
-            raise UserError(f"{flag} must be at least {least}, not {value}")
+    at_least(options, n=2, steps=1, seed=0, batch_size=1)
     match = re.fullmatch(CONTROL, options.control or "jpeg")
     if not match or not 1 <= int(match[2] or 75) <= (100 if match[1] == "jpeg" else 1024):
         raise UserError(

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import genconv
-from genconv.errors import UserError, command
+from genconv.errors import UserError, at_least, command
 from genconv.eval.kept import shelf
 from genconv.eval.quality_features import MOST, Looking, Seen, look
 from genconv.eval.quality_networks import Network, inception, other, own
@@ -81,17 +81,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> tuple[int, int]:
     """Return shard and number of shards; raise a UserError for what cannot be done."""
-    for flag, value, least in [
-        ("-n", options.n, 2),
-        ("--batch-size", options.batch_size, 1),
-        ("--steps", options.steps, 1),
-        ("--seed", options.seed, 0),
-        ("--step-size", options.step_size, 0),
-        ("--temperature", options.temperature, 0),
-    ]:
-        # not `value < least`, which a NaN would pass
-        if value is not None and not value >= least:
-            raise UserError(f"{flag} must be at least {least}, not {value}")
+    at_least(options, n=2, batch_size=1, steps=1, seed=0, step_size=0, temperature=0)
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=options.device)

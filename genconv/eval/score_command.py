@@ -18,7 +18,7 @@ from genconv.data import load_images
 from genconv.data.decode import Decoded, decode_file
 from genconv.data.fit import fit
 from genconv.data.folder import every_file
-from genconv.errors import UserError, command
+from genconv.errors import UserError, at_least, command
 from genconv.eval.calibration import Calibration, calibrate, check_rate, rounded
 from genconv.eval.measuring import Measuring
 from genconv.eval.scores import SCORES, needed
@@ -173,12 +173,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> tuple[int, int]:
     """Return shard and number of shards; raise a UserError for what cannot be done."""
-    for flag, value, least in [
-        ("--batch-size", options.batch_size, 1),
-        ("--seed", options.seed, 0),
-    ]:
-        if value < least:
-            raise UserError(f"{flag} must be at least {least}, not {value}")
+    at_least(options, batch_size=1, seed=0)
     if not 0 < options.fpr < 1:
         raise UserError(f"--fpr must lie between 0 and 1, not {options.fpr:g}")
     shard, shards = parse_shard(options.shard)

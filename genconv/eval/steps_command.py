@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import genconv
 from genconv.checkpoint import Trained, read
 from genconv.data import load_images
-from genconv.errors import UserError
+from genconv.errors import UserError, at_least
 from genconv.eval.features import extract, load_extractor
 from genconv.eval.frechet import Moments, frechet_distance
 from genconv.files import replacing
@@ -174,14 +174,7 @@ def parse(args: list[str]) -> argparse.Namespace:
 def main(args: list[str]) -> None:
     """Measure, print the table and pick."""
     options = parse(args)
-    for flag, value, least in [
-        ("-n", options.n, 2),
-        ("--seed", options.seed, 0),
-        ("--batch-size", options.batch_size, 1),
-        ("--steps", min(options.steps or [1]), 1),
-    ]:
-        if value < least:
-            raise UserError(f"{flag} must be at least {least}, not {value}")
+    at_least(options, n=2, seed=0, batch_size=1, steps=1)
     trained = read(options.checkpoint, options.device)
     c, *space = trained.shape
     square = len(space) == 2 and space[0] == space[1] and c in (1, 3)

@@ -15,7 +15,7 @@ from genconv.checkpoint import Trained, read
 from genconv.data import load_images
 from genconv.data.decode import open_image
 from genconv.data.fit import fit
-from genconv.errors import UserError
+from genconv.errors import UserError, at_least
 from genconv.files import replacing
 from genconv.images import from_uint8, save_png, to_uint8
 from genconv.progress import progress
@@ -83,20 +83,18 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, trained: Trained) -> None:
     """Raise a UserError for what cannot be done, before anything long begins."""
-    for flag, value, least in [
-        ("-n", options.n, 1),
-        ("--draws", options.draws, 1),
-        ("--batch-size", options.batch_size, 1),
-        ("--seed", options.seed, 0),
-        ("--steps", options.steps, 1),
-        ("--step-size", options.step_size, 0),
-        ("--temperature", options.temperature, 0),
-        ("--guidance", getattr(options, "guidance", None), 0),
-        ("--factor", getattr(options, "factor", None), 2),
-    ]:
-        # not `value < least`, which a NaN would pass
-        if value is not None and not value >= least:
-            raise UserError(f"{flag} must be at least {least}, not {value}")
+    at_least(
+        options,
+        n=1,
+        draws=1,
+        batch_size=1,
+        seed=0,
+        steps=1,
+        step_size=0,
+        temperature=0,
+        guidance=0,
+        factor=2,
+    )
     for flag in ("noise", "blur"):
         value = getattr(options, flag, None)
         if value is not None and not 0 < value < float("inf"):
