@@ -32,6 +32,8 @@ def handlers():
 def own_handlers():
     """What one run does to the signals is no other test's business."""
     before = handlers()
+    # a shell's background job ignores Ctrl-C, and its children would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)
