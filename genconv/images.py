@@ -9,7 +9,9 @@ from torch import Tensor
 
 from genconv.files import replacing
 
-__all__ = ["from_uint8", "grid", "save_gif", "save_png", "to_pil", "to_uint8"]
+__all__ = ["from_uint8", "grid", "save_gif", "save_png", "sheet", "to_pil", "to_uint8"]
+
+SLICES = 8
 
 
 def from_uint8(x: Tensor) -> Tensor:
@@ -47,6 +49,30 @@ def grid(
         top, left = pad + (i // columns) * (h + pad), pad + (i % columns) * (w + pad)
         canvas[:, top : top + h, left : left + w] = image
     return canvas
+
+
+def sheet(images: Tensor, columns: int | None = None, scale: int = 1) -> Tensor:
+    """Lay out what has one to three spatial dimensions, so that it can be looked at.
+
+    Images become a `grid`. A video is a row of frames, and a body of voxels a row of cuts: at most
+    8, evenly spaced along the first spatial axis. A signal is one row of pixels, a square high.
+
+    Args:
+        images: uint8 (N, C, *space) with C = 1 or 3.
+        columns: see `grid`; where N is the number of rows this has no effect.
+        scale: see `grid`.
+
+    Returns:
+        uint8 (C, H', W').
+    """
+    if images.ndim == 3:
+        return grid(images[:, :, None], 1, scale=scale)
+    if images.ndim == 5:
+        depth = images.shape[2]
+        columns = min(SLICES, depth)
+        shown = [round((i + 0.5) * depth / columns - 0.5) for i in range(columns)]
+        images = images[:, :, shown].movedim(2, 1).flatten(0, 1)
+    return grid(images, columns, scale=scale)
 
 
 def to_pil(image: Tensor) -> Image.Image:

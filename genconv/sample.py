@@ -14,7 +14,7 @@ from torch import Tensor
 from genconv.checkpoint import Trained, read
 from genconv.errors import UserError, at_least, command
 from genconv.files import replacing
-from genconv.images import grid, save_gif, save_png, to_uint8
+from genconv.images import save_gif, save_png, sheet, to_uint8
 from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.seeds import stream
@@ -92,12 +92,12 @@ def film(trained: Trained, rows: range, path: Path, seconds: float = 6.0, **how:
 
 
 def tiled(images: Tensor) -> Tensor:
-    """Return a grid of uint8 images (N, C, H, W), each large enough to be seen."""
-    return grid(images, scale=max(1, 48 // images.shape[-1]))
+    """Return a sheet of uint8 images (N, C, *space), each large enough to be seen."""
+    return sheet(images, scale=max(1, 48 // images.shape[-1]))
 
 
 def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
-    """Write images, uint8 (n, H, W, C), as OUT.npz, as one OUT.png, or as a folder of PNGs."""
+    """Write images, uint8 (n, *space, C), as OUT.npz, as one OUT.png, or as a folder of PNGs."""
     if out.suffix == ".npz":
         named = {"images": images} if labels is None else {"images": images, "labels": labels}
         with replacing(out) as part, part.open("wb") as file:
@@ -114,7 +114,10 @@ def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
         digits = len(str(len(images) - 1))
         for i, image in enumerate(images):
             place = out if labels is None else out / str(labels[i])
-            save_png(place / f"{i:0{digits}d}.png", torch.from_numpy(image.copy()).movedim(-1, 0))
+            one = torch.from_numpy(image.copy()).movedim(-1, 0)
+            if one.ndim != 3:
+                one = sheet(one[None])
+            save_png(place / f"{i:0{digits}d}.png", one)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genconv.images import from_uint8, grid, save_gif, save_png, to_pil, to_uint8
+from genconv.images import from_uint8, grid, save_gif, save_png, sheet, to_pil, to_uint8
 
 LEVELS = torch.arange(256).to(torch.uint8)
 
@@ -54,6 +54,20 @@ def test_tiles_lie_row_by_row_on_white():
                 assert torch.equal(tile[:, dy::2, dx::2], image)
         white[:, top : top + 8, left : left + 6] = False
     assert (canvas[white] == 255).all()
+
+
+def test_a_sheet_has_a_row_of_slices_for_each_video():
+    videos = pictures(3, 3, 16, 4, 5)
+    frames = torch.cat([video[:, [0, 2, 4, 6, 8, 10, 12, 14]].movedim(1, 0) for video in videos])
+    assert torch.equal(sheet(videos), grid(frames, 8))
+    short = pictures(2, 1, 5, 4, 4)
+    assert torch.equal(sheet(short), grid(short.movedim(2, 1).flatten(0, 1), 5))
+
+
+def test_a_sheet_of_images_is_a_grid_and_of_signals_rows():
+    images = pictures(6, 3, 4, 4)
+    assert torch.equal(sheet(images, 2, scale=3), grid(images, 2, scale=3))
+    assert sheet(pictures(4, 1, 9)).shape == (1, 4 * 2 + 1, 11)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

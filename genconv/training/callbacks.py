@@ -17,7 +17,7 @@ from torch import Tensor
 from genconv.checkpoint import LAST, PREVIOUS, broken
 from genconv.errors import UserError
 from genconv.files import clear_litter, replacing
-from genconv.images import grid, save_png, to_uint8
+from genconv.images import save_png, sheet, to_uint8
 from genconv.seeds import stream
 from genconv.training.module import EnergyModule
 
@@ -106,7 +106,7 @@ class SampleGrid(pl.Callback):
             except _Stopped:
                 # a signal came: the checkpoint is more urgent than the picture
                 return
-            picture = grid(to_uint8(x).cpu(), self.columns, scale=self.scale)
+            picture = sheet(to_uint8(x).cpu(), self.columns, scale=self.scale)
             save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
 
 
