@@ -25,6 +25,7 @@ __all__ = ["LAST", "PREVIOUS", "Trained", "broken", "load", "newest", "read", "w
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+PRETRAINED = Path(__file__).parent / "pretrained"
 CARD, WEIGHTS = "energy.json", "energy.safetensors"
 FORMAT = 1
 
@@ -149,8 +150,9 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Energy:
     """Load a trained energy, frozen, in eval mode, with averaged (EMA) weights if there are any.
 
     Args:
-        path: a checkpoint, a run's folder, or a folder that `write` wrote. Nothing in it is
-            executed: weights are read as plain tensors.
+        path: a checkpoint, a run's folder, a folder that `write` wrote, or the name of an energy
+            that comes with the package, as `digits`. Nothing in it is executed: weights are read as
+            plain tensors.
         device: where to; the first GPU, else the CPU, by default.
 
     Raises:
@@ -161,12 +163,10 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Energy:
 
 def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
     """Load a trained energy together with its chain and image shape; see `load`."""
-    path = Path(path)
+    path = _found(Path(path))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (path / "checkpoints").is_dir():
         path = newest(path / "checkpoints")
-    if not path.exists():
-        raise UserError(f"there is no {path}; give a checkpoint or an exported folder")
     try:
         card, weights = _read_folder(path) if path.is_dir() else _read_checkpoint(path)
         if card["format"] > FORMAT:
@@ -236,10 +236,18 @@ def broken(path: Path) -> str:
     return f"is damaged: the checksum of {member} is wrong" if member else ""
 
 
-def write(trained: Trained, folder: str | Path) -> None:
+def write(trained: Trained, folder: str | Path, *, half: bool = False) -> None:
     """Write `energy.safetensors` and `energy.json`, which hold no code, into a folder to share.
 
     `load` and every command take the folder in place of a checkpoint.
+
+    Args:
+        trained: energy, chain and shape.
+        folder: where to.
+        half: round weights to float16, which halves the file; they are float32 again when read.
+
+    Raises:
+        UserError: a weight is beyond the range of float16.
     """
     folder, card = Path(folder), trained.card()
     # a copy each, as one network may be in several parts of a composition
@@ -247,10 +255,26 @@ def write(trained: Trained, folder: str | Path) -> None:
         name: w.detach().cpu().contiguous().clone()
         for name, w in trained.energy.state_dict().items()
     }
+    if half:
+        weights = {n: w.half() if w.is_floating_point() else w for n, w in weights.items()}
+        if not all(w.isfinite().all() for w in weights.values()):
+            raise UserError("some weights are beyond 65504, the range of float16; leave out --half")
     with replacing(folder / WEIGHTS) as part:
         safetensors.torch.save_file(weights, part)
     with replacing(folder / CARD) as part:
         part.write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _found(path: Path) -> Path:
+    if path.exists():
+        return path
+    known = sorted(folder.name for folder in PRETRAINED.iterdir() if (folder / CARD).exists())
+    if str(path) not in known:
+        raise UserError(
+            f"there is no {path}; give a checkpoint, an exported folder, "
+            f"or a name of those that come with the package: {', '.join(known)}"
+        )
+    return PRETRAINED / path
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -16,8 +16,9 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("checkpoint", help="checkpoint, or run folder")
     parser.add_argument("folder", help="where to")
+    parser.add_argument("--half", action="store_true", help="weights in 16 bits, half as large")
     options = parser.parse_args(args)
-    write(read(options.checkpoint, "cpu"), options.folder)
+    write(read(options.checkpoint, "cpu"), options.folder, half=options.half)
     print(f"exported: {options.folder}")
 
 
