@@ -16,6 +16,7 @@ from genconv.eval.frechet import Moments
 from genconv.eval.kept import kept
 from genconv.eval.quality_networks import Network
 from genconv.eval.quality_sources import Source, blocks, digest
+from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.seeds import stream
 
@@ -55,14 +56,14 @@ class Looking:
     Args:
         network: the network.
         folder: where features are kept.
-        batch_size: images at once.
+        batch_size: images at once, fewer where memory runs out.
         device: where the network works.
     """
 
     def __init__(
         self, network: Network, folder: Path, batch_size: int, device: torch.device | str
     ) -> None:
-        self.network, self.batch_size, self.device = network, batch_size, device
+        self.network, self.bites, self.device = network, Bites(batch_size), device
         self.folder = folder / f"features-{network.sha256[:16]}"
 
     def __call__(self, source: Source, rows: range) -> Iterator[dict[str, np.ndarray]]:
@@ -72,12 +73,11 @@ class Looking:
 
     def _block(self, images: Tensor) -> dict[str, np.ndarray]:
         def see() -> dict[str, np.ndarray]:
-            seen = extract(
-                self.network.extractor,
-                images,
-                batch_size=self.batch_size,
-                device=self.device,
-                bar=False,
+            seen = self.bites.take(
+                lambda size: extract(
+                    self.network.extractor, images, batch_size=size, device=self.device, bar=False
+                ),
+                f"one image of shape {tuple(images.shape[1:])}",
             )
             return {
                 name: _smallest(values)

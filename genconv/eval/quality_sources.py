@@ -16,7 +16,8 @@ from genconv.data import Images, load_images
 from genconv.errors import UserError
 from genconv.eval.kept import kept, shelf
 from genconv.eval.ood_sets import split_of
-from genconv.sample import sample
+from genconv.memory import Bites
+from genconv.sample import sample_in_bites
 
 __all__ = ["BLOCK", "Source", "blocks", "digest", "held", "open_source"]
 
@@ -133,13 +134,11 @@ def _drawn(name: str, options: argparse.Namespace) -> Source:
     key = hashlib.sha256(whole.encode()).hexdigest()[:16]
     folder = shelf(options.root) / f"samples-{key}"
 
+    bites = Bites(options.batch_size)
+    how = {"seed": options.seed, "bf16": options.precision == "bf16"}
+
     def draw(rows: range) -> Tensor:
-        pieces = [
-            range(a, min(a + options.batch_size, rows.stop))
-            for a in range(rows.start, rows.stop, options.batch_size)
-        ]
-        bf16 = options.precision == "bf16"
-        return torch.cat([sample(trained, p, seed=options.seed, bf16=bf16) for p in pieces])
+        return sample_in_bites(trained, rows, bites, **how)
 
     def take(rows: range) -> Tensor:
         path = folder / f"{rows.start:07d}-{rows.stop:07d}.npz"

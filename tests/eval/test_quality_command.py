@@ -11,8 +11,8 @@ from PIL import Image
 
 import genconv.eval.inception_weights as weights
 import genconv.eval.quality_command as quality_command
+import genconv.eval.quality_features as quality_features
 import genconv.eval.quality_networks as quality_networks
-import genconv.eval.quality_sources as quality_sources
 from genconv.data import load_images
 from genconv.errors import UserError, command
 from genconv.eval import (
@@ -175,14 +175,14 @@ def test_batches_and_shards_do_not_matter(judge, run, looks, monkeypatch):
         assert f"part {i} of 3: 2 blocks" in told.out
     # all of the work was done, none of it twice, and none is left
     assert sum(looks) == 1497 + N
-    monkeypatch.setattr(quality_sources, "sample", None)
+    monkeypatch.setattr("genconv.sample.sample", None)
     assert values(judge(run, "-n", N, root="shards")[0]) == whole
     assert sum(looks) == 1497 + N
 
 
 def test_what_was_cut_short_goes_on(judge, run, looks, monkeypatch, tmp_path):
     whole = values(judge(run, "-n", N, root="whole")[0])
-    drawn, original, left = [], quality_sources.sample, iter(range(3))
+    drawn, original, left = [], sample, iter(range(3))
 
     def cut(trained, rows, **how):
         if next(left, None) is None:
@@ -194,11 +194,11 @@ def test_what_was_cut_short_goes_on(judge, run, looks, monkeypatch, tmp_path):
         return original(trained, rows, **how)
 
     # the third batch of 256 is in the second block
-    monkeypatch.setattr(quality_sources, "sample", cut)
+    monkeypatch.setattr("genconv.sample.sample", cut)
     with pytest.raises(KeyboardInterrupt):
         judge(run, "-n", N)
     assert len(kept(tmp_path, "samples")) == 1
-    monkeypatch.setattr(quality_sources, "sample", spy)
+    monkeypatch.setattr("genconv.sample.sample", spy)
     looks.clear()
     assert values(judge(run, "-n", N)[0]) == whole
     assert drawn == list(range(512, N))
@@ -266,6 +266,24 @@ def test_rows_of_a_very_large_set_are_chosen_and_its_moments_are_of_all(
     assert len(seen.rows.unique()) == 400
     assert torch.equal(seen.features, images[seen.rows].flatten(1).float())
     torch.testing.assert_close(seen.moments.mean, images.flatten(1).double().mean(0))
+
+
+def test_out_of_memory_looks_at_fewer_images_at_once(network, tmp_path, monkeypatch):
+    images = load_images("digits", "test").images[:50]
+    source = held("digits", "test", images)
+    extract, sizes = quality_features.extract, []
+
+    def short(extractor, images, *, batch_size, **how):
+        sizes.append(batch_size)
+        if batch_size > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return extract(extractor, images, batch_size=batch_size, **how)
+
+    whole = look(Looking(quality_networks.other(network), tmp_path / "a", 64, "cpu"), source, 0)
+    monkeypatch.setattr(quality_features, "extract", short)
+    seen = look(Looking(quality_networks.other(network), tmp_path / "b", 64, "cpu"), source, 0)
+    assert sizes == [64, 32, 16]
+    torch.testing.assert_close(seen.features, whole.features)
 
 
 def pixels_of(images):
