@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import pickle
 import zipfile
 from collections.abc import Callable, Sequence
@@ -19,12 +18,10 @@ from genconv.energy import Energy, build, describe
 from genconv.errors import UserError
 from genconv.files import replacing
 from genconv.sampling import Chain, Generators
+from genconv.whole import PREVIOUS, at_most, broken, newest
 
-__all__ = ["LAST", "PREVIOUS", "Trained", "broken", "load", "newest", "read", "write"]
+__all__ = ["CARD", "Trained", "load", "read", "write"]
 
-log = logging.getLogger(__name__)
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 PRETRAINED = Path(__file__).parent / "pretrained"
 CARD, WEIGHTS = "energy.json", "energy.safetensors"
 FORMAT = 1
@@ -171,7 +168,7 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
         card, weights = _read_folder(path) if path.is_dir() else _read_checkpoint(path)
         if card["format"] > FORMAT:
             raise UserError(f"{path} has format {card['format']}; update genconv to read it")
-        with torch.device("meta"):
+        with torch.device("meta"), at_most(len(weights)):
             # takes no memory, whatever sizes a stranger's card names
             energy = build(card["energy"])
         chain = Chain(**card["chain"])
@@ -196,44 +193,6 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
         return Trained(energy.to(device), chain, shape, updates, names)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device {device!r} here: {_sentence(error)}") from error
-
-
-def newest(folder: Path) -> Path:
-    """Return the path of a run's last checkpoint, or of the one before, if the last is broken.
-
-    Args:
-        folder: `checkpoints` of a run.
-
-    Raises:
-        UserError: neither is there and whole.
-    """
-    last, previous = folder / LAST, folder / PREVIOUS
-    if not (fault := broken(last)):
-        return last
-    if broken(previous):
-        raise UserError(
-            f"{last} {fault}" + (f", and {previous} is no better" if previous.exists() else "")
-        )
-    log.warning("%s %s; taking %s, which was saved before it", last, fault, previous)
-    return previous
-
-
-def broken(path: Path) -> str:
-    """Say what is wrong with the bytes of a checkpoint, by the checksums within; "" if nothing."""
-    if not path.is_file():
-        return "does not exist"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # nothing is compressed in what torch writes, so that no member can be a bomb
-            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-                return "is damaged: it claims more bytes than it holds"
-            member = archive.testzip()
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    # hostile or torn bytes make zipfile raise nearly anything
-    except Exception:
-        return "is torn"
-    return f"is damaged: the checksum of {member} is wrong" if member else ""
 
 
 def write(trained: Trained, folder: str | Path, *, half: bool = False) -> None:

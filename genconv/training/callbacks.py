@@ -14,12 +14,12 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
-from genconv.checkpoint import LAST, PREVIOUS, broken
 from genconv.errors import UserError
 from genconv.files import clear_litter, replacing
 from genconv.images import save_png, sheet, to_uint8
 from genconv.seeds import stream
 from genconv.training.module import EnergyModule
+from genconv.whole import LAST, PREVIOUS, broken
 
 __all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO"]
 

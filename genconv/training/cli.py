@@ -9,13 +9,13 @@ from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from genconv.checkpoint import LAST, PREVIOUS, newest
 from genconv.data import ImageData
 from genconv.errors import UserError
 from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.guard import Guard
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
+from genconv.whole import LAST, PREVIOUS, newest
 
 __all__ = ["DEFAULT", "TrainCLI", "find_config", "split_flags", "with_configs"]
 

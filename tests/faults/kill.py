@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from genconv.checkpoint import broken, newest
 from genconv.data import load_images
 from genconv.errors import command
 from genconv.eval.score_command import main as score
 from genconv.images import save_png
 from genconv.train import main as train
+from genconv.whole import broken, newest
 from tests.conftest import TINY
 from tests.test_train import assert_same_training
 from tests.training.test_resume import differences

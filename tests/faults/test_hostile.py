@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from genconv.checkpoint import read, write
+from genconv.checkpoint import Trained, read, write
+from genconv.energy import UNetEnergy
 from genconv.errors import UserError
+from genconv.sampling import Chain
 from tests.conftest import train
 
 
@@ -83,6 +85,18 @@ def test_a_card_of_giant_layers_allocates_nothing(trained, tmp_path, size):
     (tmp_path / "energy.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match=r"do not fit|size .* overflowed"):
         read(tmp_path, "cpu")
+
+
+def test_a_card_of_endless_layers_does_not_take_for_ever(tmp_path):
+    energy = UNetEnergy(1, width=4, multipliers=(1,), blocks=1)
+    write(Trained(energy, Chain(), (1, 8, 8), 0), tmp_path)
+    card = json.loads((tmp_path / "energy.json").read_text())
+    card["energy"]["arguments"]["blocks"] = 10**9
+    (tmp_path / "energy.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="many more layers than its"):
+        read(tmp_path, "cpu")
+    # and other networks are built as before
+    assert sum(1 for _ in UNetEnergy(1, width=4, blocks=40).parameters()) > 300
 
 
 def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(saved, tmp_path):

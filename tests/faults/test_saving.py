@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from genconv.checkpoint import newest, read
+from genconv.checkpoint import read
 from genconv.errors import UserError
 from genconv.sample import main as sample
 from genconv.training import WholeCheckpointIO
+from genconv.whole import newest
 from tests.conftest import train
 
 SAVE = WholeCheckpointIO().save_checkpoint
