@@ -1,6 +1,6 @@
 """A long run with NaN injected now and then: `python -m tests.faults.soak --minutes 120`.
 
-Trains a config as the command does, and every `--gap` seconds, or about that, spoils one thing: a
+Trains a config as the command does, and every `--gap` updates, or about that, spoils one thing: a
 pixel of the batch, the loss, the gradient of a weight, a chain, or eight updates in a row, which
 makes the guard go back. The run has to end in time, with finite weights, averages and moments, and
 all injections counted. `--config digits_pcd` by default, as the one that diverges most easily; the
@@ -10,7 +10,6 @@ learning rates fall by a tenth at every return, not by half, or hours of this wo
 import argparse
 import random
 import tempfile
-import time
 from pathlib import Path
 
 import torch
@@ -25,23 +24,25 @@ WEIGHTS = (3, 3, 3, 3, 1)
 class Poison:
     """Decides what is spoilt in the update under way."""
 
-    def __init__(self, gap: float, seed: int) -> None:
+    def __init__(self, gap: int, seed: int) -> None:
         self.gap, self.chance = gap, random.Random(seed)
-        self.next = time.monotonic() + gap
+        self.seen, self.next = 0, gap
         self.kind: str | None = None
         self.left = 0
         self.done = dict.fromkeys(KINDS, 0)
 
     def update(self) -> str | None:
+        # in updates: on a slow machine seconds would hold too few of them to recover in
+        self.seen += 1
         if self.left:
             self.left -= 1
         else:
             self.kind = None
-        if self.kind is None and time.monotonic() > self.next:
+        if self.kind is None and self.seen > self.next:
             self.kind = self.chance.choices(KINDS, WEIGHTS)[0]
             self.left = 7 if self.kind == "burst" else 0
             self.done[self.kind] += 1
-            self.next = time.monotonic() + self.gap * self.chance.uniform(0.5, 1.5)
+            self.next = self.seen + self.gap * self.chance.uniform(0.5, 1.5)
         return self.kind
 
 
@@ -84,7 +85,7 @@ def all_finite(state: object) -> bool:
 def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=int, default=10, help="how long (10)")
-    parser.add_argument("--gap", type=float, default=20, help="seconds between injections (20)")
+    parser.add_argument("--gap", type=int, default=200, help="updates between injections (200)")
     parser.add_argument("--config", default="digits_pcd")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(args)
