@@ -50,6 +50,11 @@ class Trained:
         """Number of classes of a conditional energy."""
         return getattr(self.energy, "classes", None)
 
+    @property
+    def context(self) -> int | None:
+        """Number of channels of the context that the energy takes, if it takes one."""
+        return getattr(self.energy, "context", None)
+
     def at_size(self, space: int | Sequence[int]) -> "Trained":
         """Return the same energy for images of another size.
 

@@ -5,6 +5,7 @@ from genconv.energy.compose import Constraint, Given, Mixture, Negation, Product
 from genconv.energy.convnet import GenerativeConvNet
 from genconv.energy.energy import Energy, build, describe
 from genconv.energy.resnet import ResNetEnergy
+from genconv.energy.transformer import EnergyTransformer, context_of
 from genconv.energy.unet import UNetEnergy
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "BoltzmannMachine",
     "Constraint",
     "Energy",
+    "EnergyTransformer",
     "GenerativeConvNet",
     "Given",
     "Mixture",
@@ -21,5 +23,6 @@ __all__ = [
     "Tempered",
     "UNetEnergy",
     "build",
+    "context_of",
     "describe",
 ]

@@ -14,21 +14,28 @@ Function = Callable[..., Tensor]
 
 
 class Given(Energy):
-    """Creates E(x, y = label) of a class-conditional energy, as an energy of x alone.
+    """Creates E(x | y), with y the same always, as an energy of x alone.
 
     Args:
-        energy: the class-conditional energy.
-        label: the class; None asks for E(x) without a label.
+        energy: a conditional energy.
+        label: the class; or, for an energy with a context, that of every x, (N, C + 1, *space), or
+            of all of them, (1, C + 1, *space), which no file holds; None asks for E(x).
     """
 
-    def __init__(self, energy: Energy, label: int | None) -> None:
+    def __init__(self, energy: Energy, label: int | Tensor | None) -> None:
         super().__init__()
-        self.energy, self.label = energy, label
+        self.energy = energy
+        if isinstance(label, Tensor):
+            self.register_buffer("label", label, persistent=False)
+        else:
+            self.label = label
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the energies (N,) of a batch; y is not looked at."""
         if self.label is None:
             return self.energy(x)
+        if isinstance(self.label, Tensor):
+            return self.energy(x, self.label.expand(len(x), *self.label.shape[1:]))
         return self.energy(x, torch.full((len(x),), self.label, device=x.device))
 
 

@@ -82,6 +82,8 @@ def _subclasses(cls: type) -> list[type]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Energy):
         return describe(value)
+    if isinstance(value, Tensor):
+        raise UserError("a context is data, which no description holds; give it with the images")
     if callable(value):
         raise UserError(f"{value!r} is code, which no file holds; make it a subclass of Energy")
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

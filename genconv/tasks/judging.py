@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import spearmanr
 from torch import Tensor
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -16,7 +17,7 @@ from genconv.seeds import stream
 from genconv.tasks.baselines import baselines
 from genconv.tasks.problems import Problem
 
-__all__ = ["coverage", "judge", "judge_all", "show"]
+__all__ = ["coverage", "judge", "judge_all", "lowest", "show"]
 
 
 def judge(estimate: Tensor, truth: Tensor, counted: Tensor) -> dict[str, float | None]:
@@ -81,10 +82,31 @@ def coverage(draws: Tensor, truth: Tensor, counted: Tensor, seed: int) -> dict[f
     }
 
 
+def lowest(draws: Tensor, energies: Tensor) -> Tensor:
+    """Return of each image the draw (N, C, *space) whose energy (N, D) is lowest."""
+    return draws[torch.arange(len(draws)), energies.argmin(1)]
+
+
+def agreement(draws: Tensor, energies: Tensor, truth: Tensor, counted: Tensor) -> float:
+    """Return Spearman's rank correlation, over the images, of energy and squared error.
+
+    It is the mean of those of each draw; where all energies are one, it is not a number.
+    """
+    wrong = ((draws.clamp(-1, 1) - truth[:, None]).square() * counted[:, None]).flatten(2).sum(2)
+    pairs = zip(energies.T.numpy(), wrong.T.numpy(), strict=True)
+    return sum(float(spearmanr(e, w).statistic) for e, w in pairs) / draws.shape[1]
+
+
 def judge_all(
-    task: str, problem: Problem, measured: Tensor, truth: Tensor, draws: Tensor, seed: int
+    task: str,
+    problem: Problem,
+    measured: Tensor,
+    truth: Tensor,
+    draws: Tensor,
+    energies: Tensor,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return the table, the coverage and the spread, where the truth is known."""
+    """Return the table, the coverage, the spread, and whether energies tell errors."""
     counted = problem.counted(len(truth))
     d = draws.shape[1]
     single = [judge(draws[:, i], truth, counted) for i in range(d)]
@@ -93,9 +115,14 @@ def judge_all(
         name: None if single[0][name] is None else sum(one[name] for one in single) / d
         for name in single[0]
     }
+    if d > 1:
+        best = judge(lowest(draws, energies), truth, counted)
+        table[f"lowest energy of {d} draws"] = best
     for name, estimate in baselines(task, problem, measured, truth).items():
         table[name] = judge(estimate, truth, counted)
     out = {"table": table}
+    if len(truth) > 2:
+        out["spearman"] = agreement(draws, energies, truth, counted)
     if d > 1:
         out["spread"] = float(draws.std(1)[counted].mean())
         covered = coverage(draws, truth, counted, seed)
@@ -111,6 +138,8 @@ def show(task: str, report: dict[str, Any]) -> None:
         table.add_row(name, *("-" if row[k] is None else f"{row[k]:.3f}" for k in ("psnr", "ssim")))
     console = Console()
     console.print(table)
+    if "spearman" in report:
+        console.print(f"energy against squared error: Spearman {report['spearman']:.2f}")
     if "coverage" in report:
         nominal = min(report["coverage"], key=lambda p: abs(float(p) - 0.9))
         console.print(

@@ -48,6 +48,10 @@ class Problem:
             measured = measured.repeat_interleave(whole // side, axis)
         return measured
 
+    def known(self, rows: Sequence[int] | Tensor) -> Tensor | None:
+        """Return bool (n, 1, *space), the known pixels of these images; None if all are."""
+        return None if self.missing is None else ~self.missing[rows]
+
     def counted(self, n: int) -> Tensor:
         """Return bool (n, C, *space): the values that errors are measured on."""
         if self.missing is None:

@@ -15,17 +15,19 @@ from genconv.checkpoint import Trained, read
 from genconv.data import load_images
 from genconv.data.decode import open_image
 from genconv.data.fit import fit
+from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
 from genconv.images import from_uint8, save_png, to_uint8
 from genconv.progress import progress
 from genconv.seeds import stream
 from genconv.tasks.baselines import restoration
-from genconv.tasks.judging import judge_all, show
+from genconv.tasks.judging import judge_all, lowest, show
 from genconv.tasks.measurement import Separable, blurring, greying, shrinking
 from genconv.tasks.pictures import plot_coverage, plot_recovery
 from genconv.tasks.problems import Problem, holes
 from genconv.tasks.recover import recover
+from genconv.tasks.think import think
 from genconv.unfinished import Unfinished, part_of
 
 __all__ = ["main"]
@@ -69,9 +71,11 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     add("--root", type=Path, default=Path("data"), help="where downloads lie or go (data)")
     add("-n", type=int, default=64, help="images, the first of the set, at most (64)")
     add("--draws", type=int, default=8, help="answers for each image (8)")
+    add("--answer", choices=["mean", "lowest"], default="mean", help="which image is the answer: "
+        "the mean of the draws, or the draw of lowest energy (mean)")  # fmt: skip
     add("--seed", type=int, default=0, help="draw d of image i depends on (seed, i, d) only (0)")
     add("--label", type=int, help="class of all images, of a conditional energy")
-    add("--steps", type=int, help="Langevin steps (the checkpoint's own)")
+    add("--steps", type=int, help="Langevin steps, or how long to think (the checkpoint's own)")
     add("--step-size", type=float, help="step size at the chain's end")
     add("--temperature", type=float, help="temperature at the chain's end")
     add("--batch-size", type=int, default=256, help="draws at once (256)")
@@ -81,7 +85,7 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def check(options: argparse.Namespace, trained: Trained) -> None:
+def check(task: str, options: argparse.Namespace, trained: Trained) -> None:
     """Raise a UserError for what cannot be done, before anything long begins."""
     at_least(
         options,
@@ -99,6 +103,10 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         value = getattr(options, flag, None)
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{flag} must be positive, not {value}")
+    if trained.context and task not in ("denoise", "inpaint"):
+        raise UserError(
+            f"{task} needs an energy of images alone; this one was taught to denoise and to inpaint"
+        )
     if trained.classes and not 0 <= (-1 if options.label is None else options.label) < (
         trained.classes
     ):
@@ -161,6 +169,17 @@ def pose(
     return problem, problem.degrade(truth, options.seed), truth
 
 
+def condition(
+    trained: Trained, problem: Problem, measured: Tensor, rows: Tensor, options: Any
+) -> Tensor | None:
+    """Return what the energy is told of the images with these numbers: a context or labels."""
+    device = next(trained.energy.parameters()).device
+    if trained.context:
+        seen = problem.seen(measured[rows])
+        return context_of(seen, problem.known(rows)).to(device)
+    return None if options.label is None else torch.full((len(rows),), options.label, device=device)
+
+
 def draw(
     trained: Trained, problem: Problem, measured: Tensor, numbers: range, options: Any
 ) -> Tensor:
@@ -171,22 +190,28 @@ def draw(
     """
     device = next(trained.energy.parameters()).device
     rows = torch.tensor([k // options.draws for k in numbers])
-    y = None if options.label is None else torch.full((len(rows),), options.label, device=device)
-    x = recover(
-        trained.energy,
-        trained.chain,
-        trained.shape,
-        problem.measurement(rows, device),
-        measured[rows].to(device),
-        y,
-        noise=problem.noise,
-        guidance=getattr(options, "guidance", 0.0),
-        generator=[
+    y = condition(trained, problem, measured, rows, options)
+    how = {
+        "generator": [
             stream(options.seed, "recover", *divmod(k, options.draws), device=device)
             for k in numbers
         ],
-        bf16=options.precision == "bf16",
-    )
+        "bf16": options.precision == "bf16",
+    }
+    if trained.context:
+        x = think(trained.energy, trained.chain, y, exact=problem.noise == 0, **how)
+    else:
+        x = recover(
+            trained.energy,
+            trained.chain,
+            trained.shape,
+            problem.measurement(rows, device),
+            measured[rows].to(device),
+            y,
+            noise=problem.noise,
+            guidance=getattr(options, "guidance", 0.0),
+            **how,
+        )
     if not x.isfinite().all():
         raise UserError("the chains have diverged; lower --step-size or --temperature")
     return x.cpu()
@@ -205,19 +230,43 @@ def draw_all(
     return torch.from_numpy(kept.copy()).unflatten(0, (len(measured), options.draws))
 
 
+@torch.no_grad()
+def energies_of(
+    trained: Trained, problem: Problem, measured: Tensor, draws: Tensor, options: Any
+) -> Tensor:
+    """Return the energies (N, D) of draws (N, D, C, *space)."""
+    device = next(trained.energy.parameters()).device
+    rows = torch.arange(len(draws)).repeat_interleave(draws.shape[1])
+    found = []
+    for part, x in zip(
+        rows.split(options.batch_size), draws.flatten(0, 1).split(options.batch_size), strict=True
+    ):
+        y = condition(trained, problem, measured, part, options)
+        found.append(trained.energy(x.to(device), y).cpu())
+    return torch.cat(found).unflatten(0, draws.shape[:2])
+
+
 def publish(
-    out: Path, problem: Problem, measured: Tensor, truth: Tensor | None, draws: Tensor
+    out: Path,
+    problem: Problem,
+    measured: Tensor,
+    truth: Tensor | None,
+    draws: Tensor,
+    energies: Tensor,
+    answer: str,
 ) -> None:
-    """Write results.npz, the means as PNGs where they are pictures, and before and after."""
+    """Write results.npz, the answers as PNGs where they are pictures, and before and after."""
 
     def last(x: Tensor, axis: int = 1) -> np.ndarray:
         return np.ascontiguousarray(x.movedim(axis, -1).numpy())
 
     mean = draws.mean(1)
+    chosen = mean if answer == "mean" else lowest(draws, energies)
     arrays = {
-        "images": last(to_uint8(mean)),
+        "images": last(to_uint8(chosen)),
         "mean": last(mean),
         "draws": last(draws, 2),
+        "energies": energies.numpy(),
         "measured": last(measured),
     }
     if draws.shape[1] > 1:
@@ -228,8 +277,8 @@ def publish(
         np.savez(file, **arrays)
     if mean.ndim == 4 and mean.shape[1] in (1, 3):
         wide = len(str(len(mean) - 1))
-        for i, image in enumerate(to_uint8(mean)):
-            save_png(out / "mean" / f"{i:0{wide}d}.png", image)
+        for i, image in enumerate(to_uint8(chosen)):
+            save_png(out / answer / f"{i:0{wide}d}.png", image)
     plot_recovery(out / "picture.png", truth, problem.seen(measured), draws)
 
 
@@ -237,7 +286,7 @@ def main(task: str, args: list[str]) -> None:
     """Recover images, showing progress, and go on with what was cut short."""
     options = parse(task, args)
     trained = read(options.checkpoint, options.device)
-    check(options, trained)
+    check(task, options, trained)
     chain = trained.chain.at(options.steps, options.step_size, options.temperature)
     trained = replace(trained, chain=chain)
     problem, measured, truth = pose(task, options, trained.shape)
@@ -252,6 +301,7 @@ def main(task: str, args: list[str]) -> None:
         "split": options.split,
         "n": len(measured),
         "draws": options.draws,
+        "answer": options.answer,
         "seed": options.seed,
         "label": options.label,
         "precision": options.precision,
@@ -265,14 +315,15 @@ def main(task: str, args: list[str]) -> None:
     total = len(measured) * options.draws
     with Unfinished(options.out, job, (total, *trained.shape, 4)) as work:
         draws = draw_all(work, trained, problem, measured, options)
+        energies = energies_of(trained, problem, measured, draws, options)
         report = {"genconv": genconv.__version__, "torch": torch.__version__, **job}
         if truth is not None:
-            report |= judge_all(task, problem, measured, truth, draws, options.seed)
+            report |= judge_all(task, problem, measured, truth, draws, energies, options.seed)
             if "coverage" in report:
                 covered = {float(p): share for p, share in report["coverage"].items()}
                 plot_coverage(options.out / "calibration.png", covered)
             show(task, report)
-        publish(options.out, problem, measured, truth, draws)
+        publish(options.out, problem, measured, truth, draws, energies, options.answer)
         with replacing(options.out / "report.json") as part:
             part.write_text(json.dumps(report, indent=2) + "\n")
         work.remove()

@@ -6,6 +6,7 @@ from genconv.training.energy_matching import EnergyMatching
 from genconv.training.guard import Guard
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
+from genconv.training.thinking import Thinking
 
 __all__ = [
     "EMA",
@@ -15,6 +16,7 @@ __all__ = [
     "Guard",
     "SampleGrid",
     "SaveLast",
+    "Thinking",
     "UpdateBar",
     "WholeCheckpointIO",
 ]

@@ -91,7 +91,6 @@ class SampleGrid(pl.Callback):
     ) -> None:
         step = trainer.global_step
         if self.every and (step % self.every == 0 or step == trainer.max_steps):
-            shape = tuple(batch[0].shape[1:])
             generator = stream(self.seed, "grid", device=module.device)
 
             def go_on(step: int, x: Tensor) -> None:
@@ -100,9 +99,7 @@ class SampleGrid(pl.Callback):
 
             try:
                 with _averaged(trainer, module):
-                    x = module.trained(shape).sample(
-                        self.n, generator=generator, callback=go_on, bf16=module.bf16_chains
-                    )
+                    x = module.drawn(self.n, batch, generator=generator, callback=go_on)
             except _Stopped:
                 # a signal came: the checkpoint is more urgent than the picture
                 return

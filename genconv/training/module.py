@@ -11,6 +11,7 @@ from genconv.checkpoint import Trained
 from genconv.energy import Energy
 from genconv.sampling import (
     Chain,
+    Generators,
     GibbsResult,
     Knots,
     LangevinResult,
@@ -86,6 +87,25 @@ class EnergyModule(pl.LightningModule):
     def trained(self, shape: tuple[int, ...]) -> Trained:
         """Return what there is so far, for images of a shape (C, *space)."""
         return Trained(self.energy, self.chain, shape, self.global_step, self.names)
+
+    def drawn(
+        self,
+        n: int,
+        batch: tuple[Tensor, Tensor | None],
+        *,
+        generator: Generators = None,
+        callback: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Return images (n, C, *space) to be looked at while training goes on.
+
+        Args:
+            n: number of images.
+            batch: the last one.
+            generator: source of all randomness.
+            callback: see `genconv.sampling.langevin`.
+        """
+        trained = self.trained(tuple(batch[0].shape[1:]))
+        return trained.sample(n, generator=generator, callback=callback, bf16=self.bf16_chains)
 
     @property
     def uses_buffer(self) -> bool:
@@ -213,7 +233,7 @@ class EnergyModule(pl.LightningModule):
         # Fused where waiting costs: it can skip an update on the device, which the guard asks for.
         fused = self.device.type == "cuda"
         how = {"lr": 1.0, "fused": fused, "foreach": not fused}
-        weights = self.energy.parameters()
+        weights = self.parameters()
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(weights, **how)
         else:

@@ -10,6 +10,7 @@ from genconv.energy import (
     RBM,
     BoltzmannMachine,
     Energy,
+    EnergyTransformer,
     GenerativeConvNet,
     ResNetEnergy,
     UNetEnergy,
@@ -40,6 +41,15 @@ ENERGIES = {
         lambda: UNetEnergy(3, width=8, multipliers=(1, 2), blocks=1, patch=2, norm=False),
         (3, 8, 8),
     ),
+    "transformer": (lambda: EnergyTransformer(3, patch=2, width=16, depth=2), (3, 8, 8)),
+    "transformer-blind": (
+        lambda: EnergyTransformer(3, patch=4, width=16, depth=1, blind=True),
+        (3, 8, 8),
+    ),
+    "transformer-3d": (
+        lambda: EnergyTransformer(1, dims=3, patch=2, width=24, depth=1, heads=2),
+        (1, 4, 4, 4),
+    ),
     "rbm": (lambda: RBM((1, 4, 4), 6), (1, 4, 4)),
     "rbm-gaussian": (lambda: RBM((3, 4, 4), 6, units="gaussian"), (3, 4, 4)),
     "boltzmann": (lambda: BoltzmannMachine((1, 4, 4)), (1, 4, 4)),
@@ -59,6 +69,8 @@ def case(request):
         for parameter in energy.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     y = torch.tensor([0, 1, 2, 1]) if getattr(energy, "classes", None) else None
+    if getattr(energy, "context", None):
+        y = torch.randn(4, energy.context, *shape[1:])
     return energy.eval(), torch.randn(4, *shape), y
 
 
@@ -83,6 +95,7 @@ def test_gradient_is_that_of_finite_differences(case):
     energy, x, y = case
     energy, x = energy.double(), x[:2].double().requires_grad_()
     labels = None if y is None else y[:2]
+    labels = labels.double() if labels is not None and labels.is_floating_point() else labels
     torch.autograd.gradcheck(lambda z: energy(z, labels), x, fast_mode=True)
 
 
@@ -122,6 +135,8 @@ def test_reads_larger_images_than_it_was_made_for_or_says_that_it_cannot(case):
         with pytest.raises(ValueError, match="takes images of shape"):
             energy(larger)
         return
+    if getattr(energy, "context", None):
+        y = y.repeat(1, 1, *[2] * (x.ndim - 2))
     assert energy(larger, y).shape == (4,)
 
 

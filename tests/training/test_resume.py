@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from genconv.checkpoint import read
-from genconv.energy import GenerativeConvNet
+from genconv.energy import EnergyTransformer, GenerativeConvNet
 from genconv.sample import sample
 from genconv.sampling import Chain
-from genconv.training import ContrastiveDivergence, EnergyMatching
+from genconv.training import ContrastiveDivergence, EnergyMatching, Thinking
 
 CHAIN = Chain(steps=4, step_size=0.1, temperature=[(1, 0.0), (2, 0.05)])
 
@@ -37,6 +37,19 @@ def contrastive():
         augment=True,
         lr=1e-3,
         bf16_chains=True,
+    )
+
+
+def thinking():
+    torch.manual_seed(0)
+    return Thinking(
+        EnergyTransformer(1, patch=4, width=16, depth=1),
+        chain=Chain(steps=4, step_size=0.5, temperature=0.0),
+        hidden=0.3,
+        k=3,
+        temperature=1e-3,
+        buffer_size=128,
+        lr=[(0, 1e-2), (30, 1e-3)],
     )
 
 
@@ -76,7 +89,7 @@ def differences(a, b, path=""):
 
 # An epoch has 23 batches: stops before and within the second phase, at an epoch's end, beyond it.
 @pytest.mark.parametrize("stop", [3, 9, 23, 25])
-@pytest.mark.parametrize("make", [matching, contrastive])
+@pytest.mark.parametrize("make", [matching, contrastive, thinking])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stopped_and_resumed_equals_uninterrupted(make, stop, workers, fit):
     whole = fit(make(), 28, "whole", workers=workers)

@@ -1,0 +1,211 @@
+import math
+
+import pytest
+import torch
+
+from genconv.energy import EnergyTransformer, GenerativeConvNet
+from genconv.errors import UserError
+from genconv.sampling import Chain, langevin
+from genconv.training import Thinking
+from genconv.training.thinking import Thought, calibration, conceal, packed, unpacked, unroll
+
+
+def test_the_end_of_a_descent_in_a_bowl_depends_on_all_as_it_must(quadratic):
+    # E = a|x - θ|²/2: x_K - θ = (1 - ηa)^K (x_0 - θ)
+    a, steps = quadratic.a, 4
+    eta = torch.tensor(0.3, requires_grad=True)
+    x0, target = torch.randn(5, 2), torch.randn(5, 2)
+    thought = unroll(quadratic, x0, steps=steps, step_size=eta)
+    left = (1 - 0.3 * a) ** steps
+    torch.testing.assert_close(thought.x, left * x0)
+    loss = (thought.x - target).square().sum()
+    by_theta, by_eta = torch.autograd.grad(loss, [quadratic.theta, eta])
+    away = left * x0 - target
+    torch.testing.assert_close(by_theta, (2 * away * (1 - left)).sum(0))
+    slope = -a * steps * (1 - 0.3 * a) ** (steps - 1)
+    torch.testing.assert_close(by_eta, (2 * away * slope * x0).sum())
+
+
+@pytest.mark.parametrize("through", [1, 2, 3])
+def test_truncation_forgets_the_steps_before(quadratic, through):
+    eta = torch.tensor(0.3, requires_grad=True)
+    x0 = torch.randn(5, 2)
+    thought = unroll(quadratic, x0, steps=3, step_size=eta, through=through)
+    torch.testing.assert_close(thought.x, 0.7**3 * x0)
+    (by_theta,) = torch.autograd.grad(thought.x.sum(), quadratic.theta, retain_graph=True)
+    torch.testing.assert_close(by_theta, torch.full((2,), 5 * (1 - 0.7**through)))
+    (by_eta,) = torch.autograd.grad(thought.x.sum(), eta)
+    torch.testing.assert_close(by_eta, -through * 0.7**2 * x0.sum())
+    assert len(thought.visited) == len(thought.energies) == through
+    torch.testing.assert_close(thought.visited[-1], 0.7**2 * x0)
+    torch.testing.assert_close(thought.energies[-1], (0.7**2 * x0).square().sum(1) / 2)
+
+
+def test_thoughts_in_training_are_those_of_the_sampler():
+    torch.manual_seed(0)
+    energy = EnergyTransformer(1, patch=2, width=16, depth=1)
+    torch.nn.init.normal_(energy.repair.weight)
+    x, context = torch.randn(3, 1, 4, 4), torch.randn(3, 2, 4, 4)
+    seeded = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    for temperature in (0.0, 0.1):
+        chain = {"steps": 3, "step_size": 0.2, "temperature": temperature}
+        expected = langevin(energy, x, context, **chain, generator=seeded()).x
+        thought = unroll(energy, x, context, **chain, generator=seeded())
+        torch.testing.assert_close(thought.x.detach(), expected)
+
+
+def test_noise_has_the_heat_of_each_step(quadratic):
+    quadratic.a = 0.0
+    eta = torch.tensor([0.1, 0.4]).repeat(5000)[:, None]
+    x = unroll(quadratic, torch.zeros(10_000, 2), steps=2, step_size=eta, temperature=0.5).x
+    variance = x.detach().view(-1, 2, 2).var((0, 2))
+    torch.testing.assert_close(variance, 2 * 2 * 0.5 * torch.tensor([0.1, 0.4]), rtol=0.05, atol=0)
+
+
+def test_an_energy_that_is_the_error_is_calibrated():
+    x, truth = torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2)
+    error = (x - truth).square().flatten(1).sum(1) / 2
+    assert calibration(Thought(x, [x], [error]), truth).item() == pytest.approx(0, abs=1e-10)
+    off = Thought(x, [x, x], [error * math.e, error / math.e**2])
+    assert calibration(off, truth).item() == pytest.approx((1 + 4) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("space", [(16,), (16, 12), (4, 8, 12)])
+def test_holes_are_boxes_of_a_quarter_of_the_sides_to_all(space):
+    hidden = conceal(torch.zeros(500, 2, *space), torch.Generator().manual_seed(0))
+    assert hidden.shape == (500, 1, *space)
+    for axis, side in enumerate(space, 2):
+        others = [a for a in range(1, hidden.ndim) if a != axis]
+        along = hidden.amax(others)
+        wide = along.sum(1)
+        assert wide.min() == round(side / 4)
+        assert wide.max() == side
+        # a box is its shadows' product, and a shadow is in one piece
+        assert ((along[:, 1:] != along[:, :-1]).sum(1) <= 2).all()
+        assert along.float().mean(0).std() < 0.25
+    volume = hidden.flatten(1).sum(1)
+    sides = [
+        hidden.amax([a for a in range(1, hidden.ndim) if a != axis]).sum(1)
+        for axis in range(2, hidden.ndim)
+    ]
+    assert torch.equal(volume, torch.stack(sides).prod(0))
+
+
+def test_a_buffer_holds_a_problem():
+    x, truth = torch.rand(3, 1, 4, 4) * 2 - 1, torch.rand(3, 1, 4, 4) * 2 - 1
+    known = (torch.rand(3, 1, 4, 4) > 0.5).float()
+    context = torch.cat([2 * torch.randn(3, 1, 4, 4).clamp(-1.9, 1.9) * known, known], 1)
+    rows = packed(x, truth, context)
+    assert rows.abs().max() <= 1
+    for noise in (0.0, 0.01):
+        again = unpacked(rows + noise * (torch.rand_like(rows) - 0.5), 1)
+        for found, expected in zip(again, (x, truth, context), strict=True):
+            torch.testing.assert_close(found, expected, atol=2.1 * noise + 1e-6, rtol=0)
+        assert torch.equal(again[2][:, 1:], known)
+
+
+def make(**how):
+    torch.manual_seed(0)
+    energy = EnergyTransformer(1, patch=4, width=16, depth=1)
+    how = {"chain": Chain(4, 0.5, 0.0), "k": 2, "lr": 1e-2, "buffer_size": 128} | how
+    return Thinking(energy, **how)
+
+
+@pytest.fixture
+def module():
+    module = make()
+    module.generator = torch.Generator().manual_seed(0)
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    return module
+
+
+def test_thoughts_go_on_where_they_were_left(module):
+    module.restart, module.noise, module.hidden = 0.25, 0.5, 0.5
+    seen = []
+    module.energy.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    x = torch.rand(64, 1, 8, 8) * 2 - 1
+    for _ in range(6):
+        module.training_step((x, None), 0)
+    buffer = module.buffer
+    assert buffer.images.shape == (128, 1 + 1 + 2, 8, 8)
+    assert buffer.age.max() >= 2
+    draw = buffer.draw(64)
+    candidate, truth, context = unpacked(draw.x, 1)
+    # every truth is one of the images, and its context was made of it
+    nearest = torch.cdist(truth.flatten(1), x.flatten(1)).amin(1)
+    assert nearest.max() < 0.1
+    known = context[:, 1:] > 0
+    away = (context[:, :1] - truth).abs()[known]
+    assert away.median() < 1.0
+    assert 0.1 < away.square().mean().sqrt() < 0.6
+    holes = (~known).flatten(1).any(1)
+    assert 0.2 < holes.float().mean() < 0.8
+    assert (context[:, :1] - truth)[holes][known[holes]].abs().max() < 0.05
+    # candidates in the buffer are nearer to their truths than noise is
+    assert (candidate - truth).square().mean() < (torch.randn_like(truth) - truth).square().mean()
+
+
+def test_it_learns_to_take_noise_away(fit):
+    module = make(noise=0.5, restart=0.5)
+    path = fit(module, 120)
+    from genconv.checkpoint import read
+    from genconv.data import load_images
+    from genconv.energy import context_of
+    from genconv.images import from_uint8
+
+    trained = read(path, "cpu")
+    truth = from_uint8(load_images("digits", "test").images[:100])
+    context = context_of(truth + 0.5 * torch.randn(truth.shape))
+    ends = {}
+    for steps in (1, 4):
+        chain = trained.chain.at(steps=steps)
+        ends[steps] = chain.run(trained.energy, torch.randn(truth.shape), context).x
+    errors = {steps: (x - truth).square().mean().item() for steps, x in ends.items()}
+    assert errors[4] < errors[1]
+    assert errors[4] < 0.8 * 0.25
+    # the card carries the step size that was learnt
+    assert trained.chain.step_size == pytest.approx(module.log_step.exp().item(), rel=1e-6)
+    assert trained.chain.step_size != 0.5
+
+
+def test_a_step_size_need_not_be_learnt(fit):
+    module = make(learn_step=False)
+    fit(module, 3)
+    assert module.log_step.item() == pytest.approx(math.log(0.5))
+
+
+def test_a_picture_shows_thoughts(module):
+    batch = (torch.rand(64, 1, 8, 8) * 2 - 1, None)
+    seen = []
+    images = module.drawn(
+        21,
+        batch,
+        generator=torch.Generator().manual_seed(0),
+        callback=lambda step, x: seen.append(step),
+    )
+    # context, noise, 1, 2, 4 steps, truth
+    assert images.shape == (3 * 6, 1, 8, 8)
+    assert torch.equal(images[5::6], batch[0][:3])
+    assert seen == [1, 2, 3, 4]
+    context = torch.cat([images[::6], torch.ones(3, 1, 8, 8)], 1)
+    expected = module.trained((1, 8, 8)).chain.at(steps=2).run(module.energy, images[1::6], context)
+    torch.testing.assert_close(images[3::6], expected.x)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"through": 3}, "1 <= through <= k"),
+        ({"jitter": 0.5}, "jitter >= 1"),
+        ({"hidden": 2.0}, "a share hidden"),
+        ({"chain": Chain(4, [(0, 0.1), (2, 0.2)])}, "one positive number"),
+    ],
+)
+def test_what_cannot_be_is_said(how, message):
+    with pytest.raises(UserError, match=message):
+        make(**how)
+
+
+def test_an_energy_without_a_context_cannot_think():
+    with pytest.raises(UserError, match="with a context, not GenerativeConvNet"):
+        Thinking(GenerativeConvNet())
