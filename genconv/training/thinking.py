@@ -43,7 +43,8 @@ class Thinking(EnergyModule):
 
     Args:
         energy: one with a `context`, see `genconv.energy.EnergyTransformer`.
-        chain: how answers are found; its step size is where η begins, and m = 1.
+        chain: how answers are found; its step size is where η begins. Once trained they are found
+            by the finest steps that training saw, η / jitter.
         noise: standard deviation of the noise in contexts, where black is -1 and white 1.
         hidden: share of the contexts that have a hole in place of the noise.
         k: most steps of an update.
@@ -98,7 +99,10 @@ class Thinking(EnergyModule):
     def trained(self, shape: tuple[int, ...]) -> Trained:
         """Return what there is so far, its chain with the learnt step size."""
         found = super().trained(shape)
-        return replace(found, chain=replace(self.chain, step_size=self.log_step.exp().item()))
+        return replace(found, chain=replace(self.chain, step_size=self._finest(self.log_step)))
+
+    def _finest(self, log_step: Tensor) -> float:
+        return log_step.exp().item() / self.jitter
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
         draw = self._problems(batch[0])
@@ -160,7 +164,7 @@ class Thinking(EnergyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what every objective does; the card has the step size of the averaged weights."""
         super().on_save_checkpoint(checkpoint)
-        step_size = checkpoint["state_dict"]["log_step"].exp().item()
+        step_size = self._finest(checkpoint["state_dict"]["log_step"])
         checkpoint["genconv"]["chain"]["step_size"] = step_size
 
     def _problems(self, x: Tensor) -> Draw:

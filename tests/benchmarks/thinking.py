@@ -182,7 +182,8 @@ def main() -> None:
     with replacing(options.folder / "thinking.json") as part:
         part.write_text(json.dumps(results, indent=2) + "\n")
     plot_steps(options.folder / "steps.png", results)
-    picture(options.folder / "thought.png", runs["thinking"], truth[:6], options.noise[0], options.seed)
+    place, noise = options.folder / "thought.png", options.noise[0]
+    picture(place, runs["thinking"], truth[:6], noise, options.seed)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genconv.tasks.judging import coverage, judge
+from genconv.tasks.judging import agreement, coverage, judge, lowest
 
 
 def noise(*shape, seed=0):
@@ -66,3 +66,23 @@ def test_only_counted_values_count():
     counted[..., 0] = True
     assert list(coverage(draws, truth, counted, 0).values())[-1] == pytest.approx(0.8, abs=0.06)
     assert list(coverage(draws, truth, ~counted, 0).values())[-1] == 0
+
+
+def test_the_lowest_energy_chooses_and_its_order_is_compared_with_that_of_errors():
+    truth = torch.zeros(4, 1, 2, 2)
+    sizes = torch.tensor([[0.1, 0.4], [0.2, 0.3], [0.3, 0.2], [0.4, 0.1]])
+    draws = sizes[:, :, None, None, None].expand(4, 2, 1, 2, 2)
+    chosen = lowest(draws, torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+    assert chosen[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.3, 0.3, 0.1])
+    everywhere = torch.ones_like(truth, dtype=torch.bool)
+    assert agreement(draws, sizes.exp(), truth, everywhere) == pytest.approx(1)
+    assert agreement(draws, -sizes, truth, everywhere) == pytest.approx(-1)
+    # ranks 1 2 3 4 against 2 1 4 3
+    swapped = torch.tensor([2.0, 1.0, 4.0, 3.0])[:, None]
+    assert agreement(draws[:, :1], swapped, truth, everywhere) == pytest.approx(0.6)
+    # what is not counted is not compared
+    part = everywhere.clone()
+    part[..., 0] = False
+    wrong = draws.clone()
+    wrong[..., 0] = 1 - wrong[..., 0]
+    assert agreement(wrong, sizes, truth, part) == pytest.approx(1)

@@ -8,14 +8,16 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+import genconv
 import genconv.tasks.recover_command as command
 from genconv.checkpoint import Trained, write
 from genconv.data import load_images
 from genconv.edit import main
-from genconv.energy import GenerativeConvNet
+from genconv.energy import EnergyTransformer, GenerativeConvNet, context_of
 from genconv.errors import UserError
-from genconv.images import from_uint8, save_png
-from genconv.sampling import Chain
+from genconv.images import from_uint8, save_png, to_uint8
+from genconv.sampling import Chain, langevin
+from genconv.seeds import stream
 
 DEGRADED = ("digits", "--degrade", "-n", 5, "--draws", 3)
 NOISE = ("--noise", 0.5)
@@ -48,6 +50,19 @@ def voxels(tmp_path_factory):
     levels = torch.randint(256, (3, 4, 8, 8, 1), generator=torch.Generator().manual_seed(0))
     np.savez(folder / "voxels.npz", images=levels.byte().numpy())
     return folder / "energy", folder / "voxels.npz"
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    """An exported energy with a context, in which candidates and answers depend on all of it."""
+    folder = tmp_path_factory.mktemp("thinker")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        energy = EnergyTransformer(1, patch=2, width=16, depth=1)
+        for layer in (energy.repair, energy.doubt):
+            torch.nn.init.normal_(layer.weight, std=0.05)
+    write(Trained(energy, Chain(4, 0.5, 0.0), (1, 8, 8), 0), folder)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -178,7 +193,7 @@ def test_voxels_and_videos_are_recovered_alike(edit, voxels, task, options):
     arrays, report, _ = edit(task, *args, checkpoint=checkpoint)
     draws, truth = arrays["draws"], arrays["truth"]
     assert draws.shape == (3, 2, 1, 4, 8, 8)
-    assert len(report["table"]) == 4
+    assert len(report["table"]) == 5
     if task == "inpaint":
         known = [0, 3]
         assert (draws[..., known, :, :] - truth[:, None, ..., known, :, :]).abs().max() < 1e-6
@@ -231,3 +246,48 @@ def test_what_exists_is_replaced_only_when_told(edit, run, tmp_path):
     assert (tmp_path / "out" / "results.npz").read_bytes() == before
     edit("upscale", *DEGRADED, "--seed", 1, "--overwrite")
     assert (tmp_path / "out" / "results.npz").read_bytes() != before
+
+
+def test_an_energy_with_a_context_thinks(edit, thinker):
+    arrays, report, printed = edit("denoise", *DEGRADED, *NOISE, "--steps", 3, checkpoint=thinker)
+    energy = genconv.load(thinker, "cpu")
+    context = context_of(arrays["measured"])
+    for d in range(3):
+        generator = [stream(0, "recover", i, d) for i in range(5)]
+        x = Chain().noise(5, (1, 8, 8), generator=generator)
+        expected = langevin(energy, x, context, steps=3, step_size=0.5, temperature=0.0).x
+        torch.testing.assert_close(arrays["draws"][:, d], expected)
+        torch.testing.assert_close(arrays["energies"][:, d], energy(expected, context))
+    assert -1 <= report["spearman"] <= 1
+    assert "Spearman" in printed
+
+
+def test_holes_are_filled_by_thought_and_what_is_known_stays(edit, thinker):
+    arrays, _, _ = edit("inpaint", *DEGRADED, checkpoint=thinker)
+    hidden = torch.zeros(8, 8, dtype=torch.bool)
+    hidden[2:6, 2:6] = True
+    away = arrays["draws"] - arrays["truth"][:, None]
+    assert away[..., ~hidden].abs().max() == 0
+    assert away[..., hidden].abs().min() > 0
+    # what is hidden is not looked at
+    energy = genconv.load(thinker, "cpu")
+    context = context_of(arrays["measured"] + 9.0 * hidden, ~hidden)
+    torch.testing.assert_close(energy(arrays["draws"][:, 1], context), arrays["energies"][:, 1])
+
+
+@pytest.mark.parametrize("who", ["run", "thinker"])
+def test_the_answer_may_be_the_draw_of_lowest_energy(edit, who, request):
+    args = {"checkpoint": request.getfixturevalue(who)}
+    arrays, report, _ = edit("denoise", *DEGRADED, *NOISE, "--answer", "lowest", **args)
+    best = arrays["energies"].argmin(1)
+    chosen = arrays["draws"][torch.arange(5), best]
+    assert torch.equal(arrays["images"], to_uint8(chosen))
+    expected = 10 * torch.log10(4 / (chosen.clamp(-1, 1) - arrays["truth"]).square().mean())
+    found = report["table"]["lowest energy of 3 draws"]["psnr"]
+    assert found == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_what_it_was_not_taught_is_said(thinker, tmp_path):
+    args = ["upscale", str(thinker), "digits", "--degrade", "--out", str(tmp_path / "a")]
+    with pytest.raises(UserError, match="taught to denoise and to inpaint"):
+        main(args)
