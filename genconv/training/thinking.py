@@ -233,10 +233,9 @@ def unroll(
     through = steps if through is None else min(through, steps)
     visited, energies = [], []
     with torch.enable_grad():
+        x = x.detach().requires_grad_()
         for left in range(steps, 0, -1):
             learns = left <= through
-            if left >= through:
-                x = x.detach().requires_grad_()
             e = energy(x) if context is None else energy(x, context)
             (gradient,) = torch.autograd.grad(e.sum(), x, create_graph=learns)
             if learns:

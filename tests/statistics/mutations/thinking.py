@@ -1,0 +1,76 @@
+"""Mistakes in energy-based transformers, and in what teaches them and uses them."""
+
+# ruff: noqa: E501 - a mistake is a line of code, which is not broken here
+
+from tests.statistics.mutations.mutant import Mutant
+
+THINK = "training/test_thinking.py::"
+SEE = "energy/test_transformer.py::"
+EDIT = "tasks/test_recover_command.py::"
+BOWL = THINK + "test_the_end_of_a_descent_in_a_bowl_depends_on_all_as_it_must"
+PROBLEM = THINK + "test_thoughts_go_on_where_they_were_left"
+
+TRAINING = [
+    ("the descent has no graph", "create_graph=learns", "create_graph=False", BOWL),
+    ("the descent climbs", "x - eta * gradient", "x + eta * gradient", BOWL),
+    ("the step size is not learnt", "eta = step_size if learns or", "eta = step_size if", BOWL),
+    ("one step too many is learnt", "learns = left <= through", "learns = left <= through + 1",
+     THINK + "test_truncation_forgets_the_steps_before"),
+    ("nothing is forgotten", "learns = left <= through", "learns = True",
+     THINK + "test_truncation_forgets_the_steps_before"),
+    ("only the last step is learnt", "learns = left <= through", "learns = left == 1", BOWL),
+    ("the noise has no heat", "(2 * temperature *", "(temperature *",
+     THINK + "test_noise_has_the_heat_of_each_step"),
+    ("the level is that of the whole square", ".flatten(1).sum(1) / 2).clamp_min", ".flatten(1).sum(1)).clamp_min",
+     THINK + "test_an_energy_that_is_the_error_is_calibrated"),
+    ("holes are half as wide", "(0.25 + 0.75 * share)", "(0.25 + 0.25 * share)",
+     THINK + "test_holes_are_boxes_of_a_quarter_of_the_sides_to_all"),
+    ("holes lean to one side", "(place * (side - wide + 1)).floor()", "(0 * place * (side - wide + 1)).floor()",
+     THINK + "test_holes_are_boxes_of_a_quarter_of_the_sides_to_all"),
+    ("holes are noisy", "torch.where(hole, x, noisy)", "noisy", PROBLEM),
+    ("nothing is hidden", "known = ~(conceal(x, generator) & hole)", "known = torch.ones_like(x[:, :1])", PROBLEM),
+    ("contexts are stored at another size than they are read", "context = REACH * context", "context = 2 * context",
+     THINK + "test_a_buffer_holds_a_problem"),
+    ("candidates are not put back", "packed(self._restarted(thought.x.detach()), truth, context)",
+     "packed(x, truth, context)", PROBLEM),
+    ("the card has the step size of before", "replace(self.chain, step_size=self._finest(self.log_step))",
+     "self.chain", THINK + "test_a_step_size_need_not_be_learnt"),
+    ("the card forgets the average", 'checkpoint["genconv"]["chain"]["step_size"] = step_size', "pass",
+     THINK + "test_it_learns_to_take_noise_away"),
+]  # fmt: skip
+
+ENERGY = [
+    ("patches are shuffled", "return x.permute(0, *places, 1, *inside)", "return x.permute(0, *inside, 1, *places)",
+     SEE + "test_patches_are_the_squares_of_the_image"),
+    ("there are no places", "tokens = tokens + positions(", "tokens = tokens + 0 * positions(",
+     SEE + "test_places_differ_and_attention_reaches_everywhere"),
+    ("tokens see only themselves", "tokens = tokens + self.out(mixed.flatten(-2))",
+     "tokens = tokens + self.out(v.flatten(-2))", SEE + "test_places_differ_and_attention_reaches_everywhere"),
+    ("a blind one sees", "y if self.blind else torch.cat([x, y], 1)", "torch.cat([x, y], 1)",
+     SEE + "test_a_blind_one_steps_at_once_to_an_answer_that_no_candidate_moves"),
+    ("the parabola is twice as steep", "away.square().flatten(1).sum(1) / 2", "away.square().flatten(1).sum(1)",
+     SEE + "test_a_fresh_one_answers_with_what_is_known"),
+    ("what is not known is looked at", "torch.where(seen > 0, image, 0.0)", "image",
+     SEE + "test_a_context_is_an_image_and_where_it_is_known"),
+]  # fmt: skip
+
+TASK = [
+    ("known pixels move", "torch.where(known, image, x)", "x",
+     EDIT + "test_holes_are_filled_by_thought_and_what_is_known_stays"),
+]  # fmt: skip
+
+JUDGING = [
+    ("the highest energy wins", "energies.argmin(1)", "energies.argmax(1)",
+     "tasks/test_judging.py::test_the_lowest_energy_chooses_and_its_order_is_compared_with_that_of_errors"),
+    ("hidden errors count", " * counted[:, None]).flatten(2)", ").flatten(2)",
+     "tasks/test_judging.py::test_the_lowest_energy_chooses_and_its_order_is_compared_with_that_of_errors"),
+]  # fmt: skip
+
+MUTANTS = [
+    Mutant(name, file, old, new, test)
+    for file, group in [
+        ("training/thinking.py", TRAINING), ("energy/transformer.py", ENERGY),
+        ("tasks/think.py", TASK), ("tasks/judging.py", JUDGING),
+    ]
+    for name, old, new, test in group
+]  # fmt: skip
