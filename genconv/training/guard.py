@@ -98,14 +98,14 @@ class Guard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: EnergyModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        gradients = [p.grad for p in module.energy.parameters() if p.grad is not None]
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
         gradient = torch.nn.utils.get_total_norm(gradients)
         skip = self._judge(trainer, self._loss, gradient, module.signs)
         if optimizer.param_groups[0].get("fused"):
             # looked at on the device, as a GradScaler's would be
             optimizer.found_inf = skip
         elif skip:
-            for parameter in module.energy.parameters():
+            for parameter in module.parameters():
                 parameter.grad = None
         self.log("guard/skipped", self._state["skipped"])
 
@@ -159,7 +159,7 @@ class Guard(pl.Callback):
         """Return copies, on the CPU, of all that a return puts back."""
         return _on_cpu(
             {
-                "weights": module.energy.state_dict(),
+                "weights": module.state_dict(),
                 "averages": [average.state() for average in _averages(trainer)],
                 "optimizer": trainer.optimizers[0].state_dict(),
                 "buffer": None if module.buffer is None else module.buffer.state_dict(),
@@ -182,7 +182,7 @@ class Guard(pl.Callback):
         module.lr_scale *= self.backoff
         good = self._copies[0]
         self._copies = [good, good]
-        module.energy.load_state_dict(good["weights"])
+        module.load_state_dict(good["weights"])
         for average, state in zip(_averages(trainer), good["averages"], strict=True):
             average.put_back(state)
         (optimizer,) = trainer.optimizers
