@@ -1,4 +1,4 @@
-"""The editing commands: `python -m genconv.edit inpaint|denoise|upscale|...|compose ...`."""
+"""The editing commands: `python -m genconv.edit inpaint|denoise|...|interpolate|compose ...`."""
 
 import sys
 from importlib import import_module
@@ -11,6 +11,8 @@ COMMANDS = {
     "upscale": "give images more pixels",
     "colourise": "give grey images their colours",
     "deblur": "undo a Gaussian blur",
+    "reconstruct": "find what a generator makes of images",
+    "interpolate": "go from image to image through latent space",
     "compose": "sample from several energies at once: and, or, not",
 }
 
@@ -21,12 +23,14 @@ def main(args: list[str] | None = None) -> None:
     if name in ("-h", "--help"):
         print("usage: python -m genconv.edit COMMAND ...\n")
         for known, purpose in COMMANDS.items():
-            print(f"  {known:10} {purpose}")
+            print(f"  {known:11} {purpose}")
         return
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; choose from {', '.join(COMMANDS)}")
     if name == "compose":
         import_module("genconv.tasks.compose_command").main(rest)
+    elif name in ("reconstruct", "interpolate"):
+        import_module("genconv.tasks.latent_command").main(name, rest)
     else:
         import_module("genconv.tasks.recover_command").main(name, rest)
 

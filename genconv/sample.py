@@ -18,7 +18,7 @@ from genconv.images import save_gif, save_png, sheet, to_uint8
 from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.seeds import stream
-from genconv.unfinished import Unfinished, part_of
+from genconv.unfinished import Unfinished, check_free
 
 __all__ = ["add_flags", "main", "run", "sample"]
 
@@ -129,7 +129,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) only (0)")
     parser.add_argument("--size", type=int, nargs="+",
                         help="one number for every axis, or one for each (as trained)")  # fmt: skip
-    parser.add_argument("--steps", type=int, help="Langevin steps (the checkpoint's own)")
+    parser.add_argument("--steps", type=int, help="Langevin steps (the checkpoint's own); "
+                        "0 for what a generator proposes in one pass")  # fmt: skip
     parser.add_argument("--stretch", type=int, metavar="STEPS",
                         help="go the same way in so many steps, longer or shorter ones, where "
                         "--steps stops earlier or goes on")  # fmt: skip
@@ -155,7 +156,11 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, trained: Trained, label: int | None = None) -> None:
     """Raise a UserError for what cannot be done."""
-    at_least(options, n=1, batch_size=1, steps=1, stretch=1, seed=0, step_size=0, temperature=0)
+    # what a generator proposes is an image before the first step
+    fewest = 1 if trained.generator is None else 0
+    at_least(
+        options, n=1, batch_size=1, steps=fewest, stretch=1, seed=0, step_size=0, temperature=0
+    )
     if label is not None and not 0 <= label < (trained.classes or 0):
         raise UserError(
             f"--label {label}: this energy has "
@@ -163,10 +168,10 @@ def check(options: argparse.Namespace, trained: Trained, label: int | None = Non
         )
     if options.out.suffix not in ("", ".npz", ".png"):
         raise UserError(f"--out is a folder, a .png or an .npz, not {options.out}")
-    taken = options.out.exists() and (options.out.is_file() or any(options.out.iterdir()))
-    # a folder that was being filled when the command was stopped has its .part beside it
-    if taken and not options.overwrite and not part_of(options.out).exists():
-        raise UserError(f"{options.out} exists; choose another --out or add --overwrite")
+    check_free(options.out, options.overwrite)
+    for name in ("trajectory", "stretch"):
+        if options.steps == 0 and getattr(options, name):
+            raise UserError(f"--{name} is about a chain, of which --steps 0 leaves nothing")
     if options.trajectory and options.trajectory.suffix != ".gif":
         raise UserError(f"--trajectory writes a .gif, not {options.trajectory}")
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from genconv.checkpoint import read
 from genconv.data import ImageData
-from genconv.energy import Energy, describe
 from genconv.errors import UserError, command
 from genconv.files import lock
 from genconv.training import EnergyModule, SaveLast
@@ -52,16 +51,26 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
         module.energy.train()
     if energy.shape != (1,):
         raise UserError(f"{type(module.energy).__name__} gives {tuple(energy.shape)}, not (N,)")
+    if (generator := module.trained(data.shape).generator) is not None:
+        with torch.no_grad():
+            made = generator(torch.zeros(1, generator.latent))
+        if made.shape[1:] != data.shape:
+            raise UserError(
+                f"the generator makes images of shape {tuple(made.shape[1:])}, and those of "
+                f"{data.name} have {data.shape}; give --model.generator.shape"
+            )
 
 
-def check_same(energy: Energy, data: ImageData, checkpoint: Path) -> None:
-    """Raise a UserError if the checkpoint is broken, or of another energy or other images."""
+def check_same(module: EnergyModule, data: ImageData, checkpoint: Path) -> None:
+    """Raise a UserError if the checkpoint is broken, or of other networks or other images."""
     trained = read(checkpoint, "cpu")
-    ours, theirs = describe(energy), describe(trained.energy)
-    if ours != theirs:
-        raise UserError(
-            f"{checkpoint} holds another energy than the config describes: {theirs}, not {ours}"
-        )
+    ours, theirs = module.trained(data.shape).card(), trained.card()
+    for part in ("energy", "generator"):
+        if ours.get(part) != theirs.get(part):
+            raise UserError(
+                f"{checkpoint} holds another {part} than the config describes: "
+                f"{theirs.get(part)}, not {ours.get(part)}"
+            )
     if trained.shape != data.shape:
         raise UserError(
             f"{checkpoint} was trained on images of shape {trained.shape}, and those of "
@@ -129,11 +138,11 @@ def introduce(cli: TrainCLI, resume: Path | None) -> None:
     data.prepare_data()
     check_shapes(cli.model, data)
     if resume:
-        check_same(energy, data, resume)
+        check_same(cli.model, data, resume)
     print(
         f"{cli.config.name}: {len(data.data):,} images {'x'.join(map(str, data.shape))} "
         f"of {data.name}, {type(energy).__name__} with "
-        f"{sum(p.numel() for p in energy.parameters()):,} weights, "
+        f"{sum(p.numel() for p in cli.model.parameters()):,} weights, "
         f"{cli.trainer.max_steps:,} updates on {cli.trainer.strategy.root_device}",
         flush=True,
     )

@@ -10,12 +10,20 @@ import numpy as np
 from genconv.errors import UserError
 from genconv.files import lock, replacing
 
-__all__ = ["Unfinished", "part_of"]
+__all__ = ["Unfinished", "check_free", "part_of"]
 
 
 def part_of(out: Path) -> Path:
     """Return the folder that holds what is not yet published as OUT."""
     return out.with_name(out.name + ".part")
+
+
+def check_free(out: Path, overwrite: bool = False) -> None:
+    """Raise a UserError if there is something at OUT that would be lost or mixed with new files."""
+    taken = out.is_file() or (out.is_dir() and any(out.iterdir()))
+    # killed while it was published, OUT has its .part beside it
+    if taken and not overwrite and not part_of(out).exists():
+        raise UserError(f"{out} exists; choose another --out or add --overwrite")
 
 
 class Unfinished:

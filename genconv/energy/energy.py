@@ -2,17 +2,35 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from genconv.errors import UserError
 
-__all__ = ["Energy", "build", "describe", "widen"]
+__all__ = ["Described", "Energy", "build", "describe", "widen"]
 
 
-class Energy(nn.Module, ABC):
+class Described(nn.Module):
+    """Remembers the arguments of its constructor, plain values, so that a file can name it.
+
+    Attributes:
+        arguments: of the constructor, defaults included, by name.
+    """
+
+    arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Described":
+        self = super().__new__(cls)
+        # Without arguments this is copy or pickle at work, which restore `arguments` themselves.
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+        bound.apply_defaults()
+        object.__setattr__(self, "arguments", dict(list(bound.arguments.items())[1:]))
+        return self
+
+
+class Energy(Described, ABC):
     """Answers how likely x is: `p(x) ∝ exp(-E(x))`, so low energy means likely.
 
     A subclass implements `forward(x, y=None)`. It takes a batch (N, C, *space), float32 with data
@@ -25,45 +43,43 @@ class Energy(nn.Module, ABC):
     `path(mean)`, a way to its partition function (`genconv.eval.likelihood_command`).
     """
 
-    arguments: dict[str, Any]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Energy":
-        self = super().__new__(cls)
-        # Without arguments this is copy or pickle at work, which restore `arguments` themselves.
-        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
-        bound.apply_defaults()
-        object.__setattr__(self, "arguments", dict(list(bound.arguments.items())[1:]))
-        return self
-
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the energies (N,) of a batch (N, C, *space)."""
 
 
-def describe(energy: Energy) -> dict[str, Any]:
-    """Write an energy down as JSON-able `{"class": ..., "arguments": {...}}`, without weights.
+Kind = TypeVar("Kind", bound=Described)
+
+
+def describe(module: Described) -> dict[str, Any]:
+    """Write a module down as JSON-able `{"class": ..., "arguments": {...}}`, without weights.
 
     Raises:
         UserError: a function is among its arguments.
     """
-    cls = type(energy)
-    arguments = {name: _plain(value) for name, value in energy.arguments.items()}
+    cls = type(module)
+    arguments = {name: _plain(value) for name, value in module.arguments.items()}
     return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": arguments}
 
 
-def build(description: dict[str, Any]) -> Energy:
+def build(description: dict[str, Any], kind: type[Kind] = Energy) -> Kind:
     """Rebuild what `describe` wrote down, with fresh weights.
 
     Only classes that are already imported are found: a file from a stranger can name an energy,
     but not make Python import one.
 
+    Args:
+        description: see `describe`.
+        kind: the class must be one of these.
+
     Raises:
         UserError: the class is not known here, or its arguments have changed.
     """
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(Energy)}
+    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(kind)}
     name, arguments = description["class"], description["arguments"]
     if name not in known:
-        raise UserError(f"no energy {name!r} is imported; import the module that defines it first")
+        what = kind.__name__.lower()
+        raise UserError(f"no {what} {name!r} is imported; import the module that defines it first")
     try:
         return known[name](**{key: _rebuilt(value) for key, value in arguments.items()})
     except TypeError as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 from genconv.files import replacing
 from genconv.images import to_uint8
 
-__all__ = ["plot_coverage", "plot_recovery"]
+__all__ = ["plot_columns", "plot_coverage", "plot_recovery"]
 
 DRAWS = 4
 CELL = 64
@@ -38,9 +38,19 @@ def plot_recovery(
     columns["mean"] = draws.mean(1)
     if draws.shape[1] > 1:
         columns["spread"] = draws.std(1)
-    n = min(rows, len(seen))
+    plot_columns(path, columns, rows)
+
+
+def plot_columns(path: str | Path, columns: Mapping[str, Tensor], rows: int = 8) -> None:
+    """Draw columns of images under their names; one called `spread` in colours for its levels.
+
+    Args:
+        path: of the PNG.
+        columns: (N, C, *space), by name.
+        rows: images at most.
+    """
     canvas = np.concatenate(
-        [_column(images[:n], name == "spread") for name, images in columns.items()], axis=1
+        [_column(images[:rows], name == "spread") for name, images in columns.items()], axis=1
     )
     high, wide = (length / 70 for length in canvas.shape[:2])
     figure = Figure(figsize=(wide, high + 0.25))

@@ -28,7 +28,7 @@ from genconv.tasks.pictures import plot_coverage, plot_recovery
 from genconv.tasks.problems import Problem, holes
 from genconv.tasks.recover import recover
 from genconv.tasks.think import think
-from genconv.unfinished import Unfinished, part_of
+from genconv.unfinished import Unfinished, check_free
 
 __all__ = ["main"]
 
@@ -113,10 +113,7 @@ def check(task: str, options: argparse.Namespace, trained: Trained) -> None:
         raise UserError(f"this energy needs --label, a class of 0 to {trained.classes - 1}")
     if options.label is not None and not trained.classes:
         raise UserError(f"--label {options.label}: this energy has no classes")
-    taken = options.out.is_file() or (options.out.is_dir() and any(options.out.iterdir()))
-    # killed while it was published, OUT has its .part beside it
-    if taken and not options.overwrite and not part_of(options.out).exists():
-        raise UserError(f"{options.out} exists; choose another --out or add --overwrite")
+    check_free(options.out, options.overwrite)
 
 
 def load(options: argparse.Namespace, shape: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.contrastive import ContrastiveDivergence
+from genconv.training.cooperative import Cooperative
 from genconv.training.energy_matching import EnergyMatching
 from genconv.training.guard import Guard
 from genconv.training.module import EnergyModule
@@ -11,6 +12,7 @@ from genconv.training.thinking import Thinking
 __all__ = [
     "EMA",
     "ContrastiveDivergence",
+    "Cooperative",
     "EnergyMatching",
     "EnergyModule",
     "Guard",

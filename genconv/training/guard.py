@@ -98,7 +98,7 @@ class Guard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: EnergyModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        gradients = [p.grad for p in module.energy.parameters() if p.grad is not None]
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
         gradient = torch.nn.utils.get_total_norm(gradients)
         skip = self._judge(trainer, self._loss, gradient, module.signs)
         if optimizer.param_groups[0].get("fused"):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genconv.checkpoint import Trained
 from genconv.energy import Energy
@@ -172,12 +172,17 @@ class EnergyModule(pl.LightningModule):
         )
         self.log("chain/acceptance", accepted.mean())
 
-    def _restarted(self, x: Tensor) -> Tensor:
-        """Return chains x, those that have left the numbers begun anew from noise."""
+    def lost(self, x: Tensor) -> Tensor:
+        """Say which chains x (N, C, *space) have left the numbers, as bool (N,), and log it."""
         # not `> FAR`, which a NaN would pass; and nothing here waits for the device
         lost = ~(x.abs().flatten(1).amax(1) <= FAR)
         self.signs["chains"] = lost.float().mean()
         self.log("chain/lost", lost.float().sum())
+        return lost
+
+    def _restarted(self, x: Tensor) -> Tensor:
+        """Return chains x, those that have left the numbers begun anew from noise."""
+        lost = self.lost(x)
         # a stream that nothing else draws from: a lost chain changes no other random number
         generator = stream(self.seed, "lost", self.global_rank, self.global_step, device=x.device)
         noise = self.chain.noise(len(x), tuple(x.shape[1:]), generator=generator, device=x.device)
@@ -228,12 +233,17 @@ class EnergyModule(pl.LightningModule):
             self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))
         return self.buffer
 
+    def learners(self) -> list[tuple[list[nn.Parameter], Knots]]:
+        """Return the parameters that are taught, those of each network with its learning rate."""
+        return [(list(self.energy.parameters()), self.lr)]
+
     def configure_optimizers(self) -> dict[str, Any]:
         # The schedule holds the rate itself, so the optimiser's own is 1.
         # Fused where waiting costs: it can skip an update on the device, which the guard asks for.
         fused = self.device.type == "cuda"
         how = {"lr": 1.0, "fused": fused, "foreach": not fused}
-        weights = self.parameters()
+        learners = self.learners()
+        weights = [{"params": parameters} for parameters, _ in learners]
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(weights, **how)
         else:
@@ -241,7 +251,8 @@ class EnergyModule(pl.LightningModule):
         # or else Lightning will not clip the gradients of one that might unscale them, too
         optimizer._step_supports_amp_scaling = False
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda i: value_at(self.lr, i) * self.lr_scale
+            optimizer,
+            [lambda i, lr=lr: value_at(lr, i) * self.lr_scale for _, lr in learners],
         )
         return {
             "optimizer": optimizer,
@@ -249,7 +260,7 @@ class EnergyModule(pl.LightningModule):
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad for p in self.energy.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("gradient", torch.nn.utils.get_total_norm(gradients))
 
     def on_fit_start(self) -> None:

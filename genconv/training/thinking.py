@@ -96,6 +96,9 @@ class Thinking(EnergyModule):
         self.jitter, self.temperature, self.calibrate = jitter, temperature, calibrate
         self.log_step = nn.Parameter(torch.tensor(math.log(chain.step_size)), learn_step)
 
+    def learners(self) -> list[tuple[list[nn.Parameter], Knots]]:
+        return [([self.log_step, *self.energy.parameters()], self.lr)]
+
     def trained(self, shape: tuple[int, ...]) -> Trained:
         """Return what there is so far, its chain with the learnt step size."""
         found = super().trained(shape)
