@@ -17,6 +17,7 @@ from genconv.files import replacing
 from genconv.images import save_gif, save_png, sheet, to_uint8
 from genconv.memory import Bites
 from genconv.progress import progress
+from genconv.render import check_bodies, plot_voxels
 from genconv.seeds import stream
 from genconv.unfinished import Unfinished, check_free
 
@@ -140,6 +141,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["32", "bf16"], default="32", help="of gradients")
     parser.add_argument("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
     parser.add_argument("--trajectory", type=Path, help="FILE.gif of the first images' chains")
+    parser.add_argument("--render", type=Path,
+                        help="FILE.png of bodies of voxels, each from three sides")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
@@ -174,6 +177,10 @@ def check(options: argparse.Namespace, trained: Trained, label: int | None = Non
             raise UserError(f"--{name} is about a chain, of which --steps 0 leaves nothing")
     if options.trajectory and options.trajectory.suffix != ".gif":
         raise UserError(f"--trajectory writes a .gif, not {options.trajectory}")
+    if options.render and options.render.suffix != ".png":
+        raise UserError(f"--render writes a .png, not {options.render}")
+    if options.render:
+        check_bodies(trained.shape)
 
 
 def run(
@@ -219,6 +226,9 @@ def run(
             work.images[begin : rows.stop] = images.movedim(1, -1).numpy()
             work.mark(rows.stop)
         publish(work.images, labels_of(trained, range(options.n), label), options.out)
+        if options.render:
+            first = torch.from_numpy(np.ascontiguousarray(work.images[:8])).movedim(-1, 1)
+            plot_voxels(options.render, first)
         work.remove()
     if options.trajectory is not None:
         film(trained, range(min(options.n, 64)), options.trajectory, **how)

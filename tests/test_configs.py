@@ -22,6 +22,7 @@ SHAPES = {
     "cifar10": (3, 32, 32),
     "imagenet32": (3, 32, 32),
     "mnist": (1, 28, 28),
+    "data/chairs": (1, 32, 32, 32),
 }
 ATTRIBUTES = "shapes:label=attribute,without=red-circle,without=green-square,without=blue-triangle"
 SHAPES[ATTRIBUTES] = (3, 16, 16)

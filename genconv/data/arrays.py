@@ -115,8 +115,9 @@ def load_arrays(path: str | Path) -> Images:
     """Load an `.npz` of images (N, H, W, C), videos (N, T, H, W, C) or voxels (N, D, H, W, C).
 
     Args:
-        path: a file with `images`, uint8, channel last, C = 1..4; `labels`, N integers from 0 on,
-            and `class_names`, text, are optional.
+        path: a file with `images`, uint8 levels 0..255, channel last, C = 1..4; `labels`, N
+            integers from 0 on, and `class_names`, text, are optional. Images of nothing but 0 and
+            1, booleans or uint8, are occupancies, and become 0 and 255.
 
     Returns:
         The set, channel first.
@@ -128,13 +129,16 @@ def load_arrays(path: str | Path) -> Images:
     if "images" not in arrays:
         raise UserError(f"{path} has no array called 'images'")
     images, names = arrays["images"], arrays.get("class_names")
-    if images.dtype != np.uint8:
+    if images.dtype not in (np.uint8, np.bool_):
         raise UserError(f"{path}: images must be uint8 (levels 0..255), not {images.dtype}")
     if images.ndim not in (4, 5) or not 1 <= images.shape[-1] <= 4 or 0 in images.shape:
         raise UserError(
             f"{path}: images must be (N, H, W, C), (N, T, H, W, C) or (N, D, H, W, C) "
             f"with the channels, 1 to 4, last, not {images.shape}"
         )
+    if images.max() <= 1:
+        # as levels they could not be told from black
+        images = images.astype(np.uint8) * 255
     labels = arrays.get("labels")
     tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
     labels = None if labels is None else to_labels(labels, len(tensor), path)

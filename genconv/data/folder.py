@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +18,9 @@ from genconv.errors import UserError
 from genconv.files import replacing
 from genconv.progress import progress
 
-__all__ = ["every_file", "load_folder"]
+__all__ = ["PICTURES", "every_file", "listing", "load_folder", "load_once", "split_folder"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SPLITS = ("train", "val", "valid", "validation", "test")
 # a part of every key: raise it when the same files would decode to other pixels
 CACHE_VERSION = 1
@@ -52,9 +54,38 @@ def load_folder(
     Raises:
         UserError: there is no such split or no image, a file cannot be decoded, or sizes differ.
     """
-    base = _base(Path(folder), split)
-    files, labels, classes = _listing(base)
-    key = [CACHE_VERSION, str(base.resolve()), size, channels]
+    base = split_folder(Path(folder), split)
+    files, labels, classes = listing(base, PICTURES)
+
+    def decode(files: list[Path]) -> Tensor:
+        named = ((str(file), open_image(file)) for file in files)
+        total = len(files)
+        return stack(progress(named, f"decoding {base}", total), total, size, channels)
+
+    images = load_once(base, files, [size, channels], root, decode)
+    return Images(images, labels, classes)
+
+
+def load_once(
+    base: Path,
+    files: list[Path],
+    settings: list[Any],
+    root: str | Path,
+    decode: Callable[[list[Path]], Tensor],
+) -> Tensor:
+    """Decode files, or read what that gave before, as long as they have not changed.
+
+    Args:
+        base: the folder above them.
+        files: what is decoded.
+        settings: plain values that the result depends on too.
+        root: folder of the cache.
+        decode: gives uint8 (N, C, *space).
+
+    Raises:
+        UserError: what `decode` raises; or the cache cannot be written.
+    """
+    key = [CACHE_VERSION, str(base.resolve()), *settings]
     for file in files:
         stat = file.stat()
         key.append([str(file.relative_to(base)), stat.st_mtime_ns, stat.st_size])
@@ -62,15 +93,13 @@ def load_folder(
     cache = Path(root) / "cache" / f"{base.resolve().name}-{digest}.npz"
     images = _cached(cache, len(files))
     if images is None:
-        named = ((str(file), open_image(file)) for file in files)
-        total = len(files)
-        images = stack(progress(named, f"decoding {base}", total), total, size, channels)
+        images = decode(files)
         try:
             with replacing(cache) as part, part.open("wb") as stream:
                 np.savez(stream, images=images.numpy())
         except OSError as error:
             raise UserError(f"cannot write {cache}: {error}; choose another root") from error
-    return Images(images, labels, classes)
+    return images
 
 
 def every_file(folder: Path) -> tuple[list[str], int]:
@@ -104,7 +133,7 @@ def every_file(folder: Path) -> tuple[list[str], int]:
                     below = entry.is_dir(follow_symlinks=False)
                     if below:
                         rest.append(path + "/")
-                    if not below or entry.name.lower().endswith(SUFFIXES):
+                    if not below or entry.name.lower().endswith(PICTURES):
                         found.add(path)
         except OSError as error:
             if not above:
@@ -116,7 +145,12 @@ def every_file(folder: Path) -> tuple[list[str], int]:
     return sorted(found), hidden
 
 
-def _base(folder: Path, split: str) -> Path:
+def split_folder(folder: Path, split: str) -> Path:
+    """Return FOLDER/SPLIT, or FOLDER where it is not split and that is all of it.
+
+    Raises:
+        UserError: there is no such split.
+    """
     if (folder / split).is_dir():
         return folder / split
     present = [name for name in SPLITS if (folder / name).is_dir()]
@@ -127,25 +161,35 @@ def _base(folder: Path, split: str) -> Path:
     return folder
 
 
-def _images(folder: Path) -> list[Path]:
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
     )
 
 
-def _listing(base: Path) -> tuple[list[Path], Tensor | None, tuple[str, ...] | None]:
-    flat = _images(base)
+def listing(
+    base: Path, suffixes: Sequence[str]
+) -> tuple[list[Path], Tensor | None, tuple[str, ...] | None]:
+    """List the files of these kinds in a folder or in its class folders.
+
+    Returns:
+        files in the order of their names; their labels and the names of the classes, or None.
+
+    Raises:
+        UserError: there are none, or some lie beside the class folders.
+    """
+    flat = _files(base, suffixes)
     folders = sorted(d for d in base.iterdir() if d.is_dir() and not d.name.startswith("."))
-    groups = [_images(folder) for folder in folders]
+    groups = [_files(folder, suffixes) for folder in folders]
     files = [file for group in groups for file in group]
     if flat and files:
         raise UserError(f"{base} has images both beside and inside class folders; choose one")
     if flat:
         return flat, None, None
     if not files:
-        raise UserError(f"{base} has no images ({', '.join(SUFFIXES)})")
+        raise UserError(f"{base} has no images ({', '.join(suffixes)})")
     labels = torch.arange(len(groups)).repeat_interleave(
         torch.tensor([len(group) for group in groups])
     )
@@ -158,6 +202,6 @@ def _cached(cache: Path, n: int) -> Tensor | None:
     except UserError:
         # missing or torn: decoding again is the mend
         return None
-    if images is None or images.dtype != np.uint8 or images.ndim != 4 or len(images) != n:
+    if images is None or images.dtype != np.uint8 or images.ndim < 4 or len(images) != n:
         return None
     return torch.from_numpy(images)

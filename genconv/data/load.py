@@ -14,6 +14,7 @@ from genconv.data.image_set import Images
 from genconv.data.imagenet32 import load_imagenet32
 from genconv.data.shape_sets import load_shapes
 from genconv.data.torchvision_sets import SETS, load_torchvision
+from genconv.data.voxels import BODIES, holds_bodies, load_bodies, open_body
 from genconv.errors import UserError
 
 __all__ = ["load_images"]
@@ -38,11 +39,13 @@ def load_images(
             `load_shapes` knows, is a part of it); `cifar10`, `cifar100`, `mnist`, `svhn` or any
             other classification set of torchvision (downloaded); `imagenet32` (its published
             batches); one image (PNG, JPEG, WEBP, BMP, TIFF); a folder of images, with class folders
-            or without; an `.npz` with `images`, uint8 and channel last; or a folder of `train.npz`
-            and `test.npz`.
+            or without; bodies likewise, as `.binvox` or meshes, see `genconv.data.voxels`; an
+            `.npz` with `images`, uint8 and channel last, see `load_arrays`; or a folder of
+            `train.npz` and `test.npz`.
         split: "train" or "test", and whatever else the set has ("all" for digits and shapes).
         root: where downloads, batches and the cache of decoded folders lie.
-        size: crop the middle square and resize it to size x size; None leaves images as they are.
+        size: crop the middle square and resize it to size x size; bodies become cubes of this side;
+            None leaves images as they are.
         channels: 1 for grey, 3 for RGB; None leaves images as they are.
 
     Returns:
@@ -63,10 +66,14 @@ def load_images(
         if not packed.is_file():
             if found := sorted(file.stem for file in Path(name).glob("*.npz")):
                 raise UserError(f"{name} has no {packed.name}; its splits: {', '.join(found)}")
+            if holds_bodies(Path(name)):
+                return load_bodies(name, split, root=root, size=size)
             return load_folder(name, split, root=root, size=size, channels=channels)
         images = load_arrays(packed)
     elif key.endswith(PICTURES) and Path(name).is_file():
         images = Images(open_image(name)[None])
+    elif key.endswith(BODIES) and Path(name).is_file():
+        return Images(open_body(name, size)[None])
     elif name.endswith(".npz"):
         images = load_arrays(name)
     elif key in NAMES:
@@ -83,5 +90,5 @@ def _unknown(name: str) -> UserError:
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     return UserError(
         f"no data called {name!r}{hint} known are {', '.join(NAMES)}, "
-        "and the path of an image, an image folder or an .npz"
+        "and the path of an image, a .binvox, a mesh, a folder of these or an .npz"
     )

@@ -2,7 +2,7 @@
 
 from genconv.eval.classifier import SmallClassifier, train_classifier
 from genconv.eval.detection import Detection, aupr, auroc, average, detect, fpr_at_95, roc
-from genconv.eval.features import Extractor, Features, extract, load_extractor
+from genconv.eval.features import Extractor, Features, activations, extract, load_extractor
 from genconv.eval.frechet import Moments, frechet_distance, frechet_infinity
 from genconv.eval.inception import Inception
 from genconv.eval.inception_weights import load_inception
@@ -31,6 +31,7 @@ __all__ = [
     "Score",
     "SmallClassifier",
     "Statistics",
+    "activations",
     "anneal",
     "applicable",
     "auroc",

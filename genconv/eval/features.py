@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from genconv.errors import UserError
 from genconv.eval.classifier import SmallClassifier
+from genconv.images import from_uint8
 from genconv.progress import progress
 from genconv.sampling import frozen
 
-__all__ = ["Extractor", "Features", "extract", "load_extractor"]
+__all__ = ["Extractor", "Features", "activations", "extract", "load_extractor"]
 
 Extractor = Callable[[Tensor], Tensor | tuple[Tensor, Tensor | None]]
 
@@ -41,9 +42,9 @@ def extract(
     (`genconv.images.to_uint8` rounds).
 
     Args:
-        extractor: maps uint8 (N, C, H, W) to features (N, ...), or to features and logits (N, K),
+        extractor: maps uint8 (N, C, *space) to features (N, ...), or to features and logits (N, K),
             either of any float type. A module is moved to `device`; its flags are put back.
-        images: uint8 (N, C, H, W), N > 0, on any device.
+        images: uint8 (N, C, *space), N > 0, on any device.
         batch_size: images shown at once.
         device: where the network works.
         bar: show progress.
@@ -54,9 +55,9 @@ def extract(
     Raises:
         UserError: the images have another form, or the network gives none of these.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+    if images.dtype != torch.uint8 or images.ndim < 3 or len(images) == 0:
         raise UserError(
-            f"features need uint8 images (N, C, H, W), not {images.dtype} of shape "
+            f"features need uint8 images (N, C, *space), not {images.dtype} of shape "
             f"{tuple(images.shape)}; turn floats in [-1, 1] into levels with images.to_uint8"
         )
     if isinstance(extractor, nn.Module):
@@ -76,6 +77,32 @@ def extract(
             if scores is not None:
                 logits.append(scores.double().cpu())
     return Features(torch.cat(features), torch.cat(logits) if logits else None)
+
+
+def activations(energy: nn.Module, cells: int = 2) -> Extractor:
+    """Return an extractor of an energy's own features: its last map, before the sum.
+
+    Args:
+        energy: it has `features`, which map images (N, C, *space) to a map (N, D, *space'), as
+            those of `GenerativeConvNet`.
+        cells: the map is averaged over so many parts of every axis, or fewer where it is smaller;
+            1 forgets where a feature was.
+
+    Raises:
+        UserError: the energy has no `features`.
+    """
+    features = getattr(energy, "features", None)
+    if features is None:
+        raise UserError(f"{type(energy).__name__} has no `features` that could be looked at")
+
+    def extractor(images: Tensor) -> Tensor:
+        x = features(from_uint8(images))
+        for axis in range(2, x.ndim):
+            parts = x.tensor_split(min(cells, x.shape[axis]), axis)
+            x = torch.stack([part.mean(axis) for part in parts], axis)
+        return x
+
+    return extractor
 
 
 def load_extractor(path: str | Path) -> nn.Module:

@@ -17,7 +17,7 @@ from genconv.seeds import stream
 from genconv.tasks.baselines import baselines
 from genconv.tasks.problems import Problem
 
-__all__ = ["coverage", "judge", "judge_all", "lowest", "show"]
+__all__ = ["coverage", "intersection_over_union", "judge", "judge_all", "lowest", "show"]
 
 
 def judge(estimate: Tensor, truth: Tensor, counted: Tensor) -> dict[str, float | None]:
@@ -31,7 +31,8 @@ def judge(estimate: Tensor, truth: Tensor, counted: Tensor) -> dict[str, float |
     Returns:
         `psnr` in dB, of the squared error over all counted values of all images; `ssim` of whole
         images by a uniform window of 7 pixels (less where images are smaller), None where the space
-        has neither two nor three dimensions.
+        has neither two nor three dimensions; `iou`, where the truth is black and white alone, see
+        `intersection_over_union`.
     """
     # float32 loses the variance of flat windows
     estimate, truth = estimate.double().clamp(-1, 1), truth.double()
@@ -47,7 +48,26 @@ def judge(estimate: Tensor, truth: Tensor, counted: Tensor) -> dict[str, float |
             kernel_size=2 * reach + 1,
             data_range=1.0,
         )
-    return {"psnr": float(psnr), "ssim": ssim if ssim is None else float(ssim)}
+    out = {"psnr": float(psnr), "ssim": ssim if ssim is None else float(ssim)}
+    if bool((truth.abs() == 1).all()):
+        out["iou"] = float(intersection_over_union(estimate, truth, counted).mean())
+    return out
+
+
+def intersection_over_union(estimate: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+    """Compare what is white, or solid: above 0, in the estimate and in the truth.
+
+    Args:
+        estimate: (N, C, *space).
+        truth: likewise.
+        counted: bool, likewise: the values that are compared.
+
+    Returns:
+        (N,) float64 in [0, 1]; 1 where neither has anything.
+    """
+    ours, theirs = ((x > 0) & counted for x in (estimate, truth))
+    both, either = ((x.flatten(1).sum(1)).double() for x in (ours & theirs, ours | theirs))
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0)
 
 
 def coverage(draws: Tensor, truth: Tensor, counted: Tensor, seed: int) -> dict[float, float]:
@@ -105,6 +125,7 @@ def judge_all(
     draws: Tensor,
     energies: Tensor,
     seed: int,
+    examples: Tensor | None = None,
 ) -> dict[str, Any]:
     """Return the table, the coverage, the spread, and whether energies tell errors."""
     counted = problem.counted(len(truth))
@@ -118,7 +139,7 @@ def judge_all(
     if d > 1:
         best = judge(lowest(draws, energies), truth, counted)
         table[f"lowest energy of {d} draws"] = best
-    for name, estimate in baselines(task, problem, measured, truth).items():
+    for name, estimate in baselines(task, problem, measured, truth, examples).items():
         table[name] = judge(estimate, truth, counted)
     out = {"table": table}
     if len(truth) > 2:
@@ -133,9 +154,11 @@ def judge_all(
 def show(task: str, report: dict[str, Any]) -> None:
     """Print what was measured."""
     of = "missing pixels" if task == "inpaint" else "all pixels"
-    table = Table("", f"PSNR, dB\n{of}", "SSIM", title=f"{task}, n={report['n']}")
+    titles = {"psnr": f"PSNR, dB\n{of}", "ssim": "SSIM", "iou": f"IoU\n{of}"}
+    shown = [name for name in titles if all(name in row for row in report["table"].values())]
+    table = Table("", *(titles[name] for name in shown), title=f"{task}, n={report['n']}")
     for name, row in report["table"].items():
-        table.add_row(name, *("-" if row[k] is None else f"{row[k]:.3f}" for k in ("psnr", "ssim")))
+        table.add_row(name, *("-" if row[k] is None else f"{row[k]:.3f}" for k in shown))
     console = Console()
     console.print(table)
     if "spearman" in report:

@@ -13,13 +13,13 @@ from torch import Tensor
 import genconv
 from genconv.checkpoint import Trained, read
 from genconv.data import load_images
-from genconv.data.decode import open_image
 from genconv.data.fit import fit
 from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
 from genconv.images import from_uint8, save_png, to_uint8
 from genconv.progress import progress
+from genconv.render import VIEWS, check_bodies, plot_voxels
 from genconv.seeds import stream
 from genconv.tasks.baselines import restoration
 from genconv.tasks.judging import judge_all, lowest, show
@@ -67,6 +67,9 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     else:
         add("--guidance", type=float, default=1.0, help="less lets draws vary more and agree less "
             "with what is known; 0 is fast (1)")  # fmt: skip
+    add("--examples", metavar="IMAGES", help="with --degrade: compare with the nearest and the "
+        "mean of these too; of a data name or folder those to train on")  # fmt: skip
+    add("--render", action="store_true", help="draw bodies of voxels too: render.png")
     add("--split", default="test", help="of a data name or folder (test)")
     add("--root", type=Path, default=Path("data"), help="where downloads lie or go (data)")
     add("-n", type=int, default=64, help="images, the first of the set, at most (64)")
@@ -118,18 +121,18 @@ def check(task: str, options: argparse.Namespace, trained: Trained) -> None:
 
 def load(options: argparse.Namespace, shape: tuple[int, ...]) -> Tensor:
     """Load the images named on the command line, fitted to (C, *space), in [-1, 1]."""
-    path = Path(options.images)
-    if path.is_file() and path.suffix != ".npz":
-        images = open_image(path)[None]
-    else:
-        images = load_images(options.images, options.split, root=options.root).images
-    images = images[: options.n]
+    images = load_images(options.images, options.split, root=options.root).images[: options.n]
+    return fitted(images, options.images, shape)
+
+
+def fitted(images: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Fit uint8 images to (C, *space), in [-1, 1]."""
     if images.shape[1:] == shape:
         return from_uint8(images)
     c, *space = shape
     if images.ndim != 4 or len(space) != 2 or space[0] != space[1] or c not in (1, 3):
         raise UserError(
-            f"{options.images} holds images of shape {tuple(images.shape[1:])}; "
+            f"{name} holds images of shape {tuple(images.shape[1:])}; "
             f"this task and energy need {shape}"
         )
     return from_uint8(fit(images, space[0], c))
@@ -243,6 +246,15 @@ def energies_of(
     return torch.cat(found).unflatten(0, draws.shape[:2])
 
 
+def render(
+    out: Path, problem: Problem, measured: Tensor, truth: Tensor | None, draws: Tensor
+) -> None:
+    """Draw bodies as `plot_recovery` does images, without their spread."""
+    columns = {} if truth is None else {"truth": truth}
+    columns |= {"observed": problem.seen(measured), "draw 1": draws[:, 0], "mean": draws.mean(1)}
+    plot_voxels(out / "render.png", {k: to_uint8(x) for k, x in columns.items()}, VIEWS[:1])
+
+
 def publish(
     out: Path,
     problem: Problem,
@@ -290,6 +302,14 @@ def main(task: str, args: list[str]) -> None:
     if truth is not None:
         # missed now, and not after the chains
         restoration()
+    examples = None
+    if options.examples is not None:
+        if truth is None:
+            raise UserError("--examples are to be compared with; add --degrade")
+        examples = load_images(options.examples, "train", root=options.root).images
+        examples = fitted(examples, options.examples, trained.shape)
+    if options.render:
+        check_bodies(trained.shape)
     job = {
         "task": task,
         "weights": trained.digest(),
@@ -315,12 +335,16 @@ def main(task: str, args: list[str]) -> None:
         energies = energies_of(trained, problem, measured, draws, options)
         report = {"genconv": genconv.__version__, "torch": torch.__version__, **job}
         if truth is not None:
-            report |= judge_all(task, problem, measured, truth, draws, energies, options.seed)
+            report |= judge_all(
+                task, problem, measured, truth, draws, energies, options.seed, examples
+            )
             if "coverage" in report:
                 covered = {float(p): share for p, share in report["coverage"].items()}
                 plot_coverage(options.out / "calibration.png", covered)
             show(task, report)
         publish(options.out, problem, measured, truth, draws, energies, options.answer)
+        if options.render:
+            render(options.out, problem, measured, truth, draws)
         with replacing(options.out / "report.json") as part:
             part.write_text(json.dumps(report, indent=2) + "\n")
         work.remove()

@@ -58,7 +58,7 @@ def test_upscaling():
     truth = torch.linspace(-1, 1, 8)[:, None, None].expand(1, 1, 8, 8, 8).clone()
     problem = Problem((1, 8, 8, 8), operator=shrinking((1, 8, 8, 8), 2))
     found = made("upscale", problem, truth)
-    assert list(found) == ["nearest", "cubic spline"]
+    assert list(found) == ["nearest", "linear", "cubic spline"]
     assert error(found["cubic spline"], truth) < error(found["nearest"], truth)
 
 

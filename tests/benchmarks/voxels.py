@@ -1,0 +1,169 @@
+"""Voxels: an honest split, recovery beside what needs no energy, and a linear classifier.
+
+    python -m tests.benchmarks.voxels split modelnet10.npz data/chairs --classes chair
+    python -m tests.benchmarks.voxels recover runs/voxels data/chairs recovered
+    python -m tests.benchmarks.voxels classify runs/voxels data/both
+
+`split` leaves out bodies that occur twice before it shuffles the others, with a seed of its own,
+and lays a fifth of them aside. `recover` runs `genconv.edit` on held-out bodies and prints
+intersections over union: of the missing voxels, or of all where resolution was missing. Baselines
+that have a threshold get the one that is best on the truth.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from genconv.checkpoint import read
+from genconv.data import load_images
+from genconv.data.voxels import distinct
+from genconv.energy import build, describe
+from genconv.eval import activations, extract
+from genconv.files import replacing
+from genconv.images import from_uint8
+from genconv.tasks.baselines import baselines
+from genconv.tasks.judging import intersection_over_union
+from genconv.tasks.measurement import shrinking
+from genconv.tasks.problems import Problem, holes
+from genconv.tasks.recover_command import main as edit
+
+PROBLEMS = {
+    "half of the voxels, at random": ("inpaint", "--mask", "random:0.5"),
+    "half of the volume, a box": ("inpaint", "--mask", "box:0.8"),
+    "half of the volume, a slab": ("inpaint", "--mask", "frames:0.5"),
+    "x2": ("upscale", "--factor", "2"),
+    "x4": ("upscale", "--factor", "4"),
+}
+
+
+def split(options):
+    """Write train.npz and test.npz, without duplicates."""
+    data = load_images(str(options.data), "all")
+    once = distinct(data)
+    # before classes are chosen, so that splits of one seed agree on what is held out, nearly
+    order = torch.from_numpy(np.random.default_rng(options.seed).permutation(len(once)))
+    if options.classes:
+        wanted = torch.tensor([once.classes.index(name) for name in options.classes])
+        order = order[torch.isin(once.labels[order], wanted)]
+    test = len(order) // 5
+    for name, rows in {"test": order[:test], "train": order[test:]}.items():
+        arrays = {"images": once.images[rows].movedim(1, -1).numpy()}
+        if once.labels is not None:
+            arrays |= {"labels": once.labels[rows].numpy(), "class_names": np.array(once.classes)}
+        with replacing(options.out / f"{name}.npz") as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+    print(f"{len(data)} bodies, {len(order)} kept, {test} of them for the test: {options.out}")
+
+
+def best_threshold(estimate, truth, counted):
+    """The largest mean IoU that some threshold gives."""
+    tried = torch.linspace(-0.95, 0.95, 39)
+    return max(float(intersection_over_union(estimate - t, truth, counted).mean()) for t in tried)
+
+
+def dialled(kind, option, truth, examples):
+    """IoU of methods whose threshold is turned to what is best."""
+    shape, task = tuple(truth.shape[1:]), kind
+    if task == "inpaint":
+        problem = Problem(shape, missing=holes(option, len(truth), shape[1:]))
+    else:
+        problem = Problem(shape, operator=shrinking(shape, int(option)))
+    found = baselines(task, problem, problem.degrade(truth, 0), truth, examples)
+    counted = problem.counted(len(truth))
+    names = ("linear", "cubic spline", "mean of the examples")
+    return {
+        f"{name}, best threshold": best_threshold(found[name], truth, counted)
+        for name in names
+        if name in found
+    }
+
+
+def recover(options):
+    """Recover held-out bodies in every way, and print one table."""
+    data = str(options.data)
+    truth = from_uint8(load_images(data, "test").images[: options.n])
+    examples = from_uint8(load_images(data, "train").images)
+    columns = {}
+    for name in options.problems:
+        task, flag, option = PROBLEMS[name]
+        out = options.out / f"{task}_{option.replace(':', '_')}"
+        args = [
+            *(str(options.run), data, "--degrade", "--render", flag, option, "--out", str(out)),
+            *("-n", str(options.n), "--draws", str(options.draws), "--examples", data),
+            *("--precision", "bf16", "--batch-size", "16", *options.how),
+        ]
+        if not (out / "report.json").exists():
+            edit(task, args)
+        report = json.loads((out / "report.json").read_text())
+        columns[name] = {method: row["iou"] for method, row in report["table"].items()}
+        columns[name] |= dialled(task, option, truth, examples)
+    methods = list(dict.fromkeys(method for column in columns.values() for method in column))
+    table = Table("IoU", *columns, title=f"{options.n} held-out bodies, {options.draws} draws")
+    for method in methods:
+        shown = (columns[name].get(method) for name in columns)
+        table.add_row(method, *("-" if value is None else f"{value:.3f}" for value in shown))
+    Console(width=140).print(table)
+
+
+def accuracy(train, test, labels):
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    return classifier.fit(train, labels[0]).score(test, labels[1])
+
+
+def classify(options):
+    """Teach a linear classifier the energy's features, those of a fresh network, and voxels."""
+    sets = [load_images(str(options.data), name) for name in ("train", "test")]
+    labels = [one.labels.numpy() for one in sets]
+    energy = read(options.run, "cpu").energy
+    torch.manual_seed(options.seed)
+    networks = {"the energy's features": energy, "a fresh network's": build(describe(energy))}
+    features = {
+        name: [extract(activations(net), one.images, batch_size=64).features for one in sets]
+        for name, net in networks.items()
+    }
+    features["voxels"] = [one.images.flatten(1).double() / 255 for one in sets]
+    share = np.bincount(labels[1]).max() / len(labels[1])
+    print(f"{len(labels[0])} bodies to learn from, {len(labels[1])} to be told apart")
+    print(f"always the more frequent class: {share:.1%}")
+    for name, (train, test) in features.items():
+        right = accuracy(train.numpy(), test.numpy(), labels)
+        print(f"{name} ({train.shape[1]}): {right:.1%}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    add = commands.add_parser("split")
+    add.add_argument("data", type=Path, help="what load_images knows, with class names")
+    add.add_argument("out", type=Path)
+    add.add_argument("--classes", nargs="*", help="to be kept (all)")
+    add.add_argument("--seed", type=int, default=0)
+    add.set_defaults(do=split)
+    add = commands.add_parser("recover")
+    add.add_argument("run", type=Path)
+    add.add_argument("data", type=Path)
+    add.add_argument("out", type=Path)
+    add.add_argument("-n", type=int, default=32)
+    add.add_argument("--draws", type=int, default=4)
+    add.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
+    add.add_argument("--how", nargs=argparse.REMAINDER, default=[], help="flags of genconv.edit")
+    add.set_defaults(do=recover)
+    add = commands.add_parser("classify")
+    add.add_argument("run", type=Path)
+    add.add_argument("data", type=Path)
+    add.add_argument("--seed", type=int, default=0, help="of the fresh network")
+    add.set_defaults(do=classify)
+    options = parser.parse_args()
+    options.do(options)
+
+
+if __name__ == "__main__":
+    main()
