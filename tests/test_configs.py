@@ -34,6 +34,8 @@ CLASSES = {
     "imagenet32": 1000,
     "mnist": 10,
 }
+# a texture is the user's own image; what the energy sees of it is the config's business
+TEXTURE = "texture.png"
 
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
@@ -82,6 +84,9 @@ def test_is_a_run_that_ends(cli):
 
 def shape_of(cli):
     """Shape (C, *space) of an image of a batch, without reading any."""
+    if cli.datamodule.name == TEXTURE:
+        side = cli.datamodule.crop or cli.datamodule.size
+        return 3, side, side
     return SHAPES[cli.datamodule.name]
 
 

@@ -31,8 +31,9 @@ class Guard(pl.Callback):
 
     An update is skipped, and changes neither weights nor moments, when the loss is not finite; when
     the norm of the gradient is not finite, 0, or further than a factor `spike` from its usual size,
-    the geometric mean of the last hundred or so; when \|E⁺ - E⁻\| is as far above its own; or when
-    most chains were lost. (A single lost chain begins anew and costs nothing else.)
+    the geometric mean of the last hundred or so; when \|E⁺ - E⁻\| is as far above its own, or that
+    of \|E⁺\| where this is larger; or when most chains were lost. (A single lost chain begins anew
+    and costs nothing else.)
 
     This happens on the device, and the CPU looks every 10 updates. If `patience` of them were
     skipped it goes back: weights, their average, optimiser and buffer become those of `every` to 2
@@ -134,6 +135,10 @@ class Guard(pl.Callback):
         state, none = self._state, torch.full_like(loss, torch.nan)
         sizes = torch.stack([gradient.float(), signs.get("gap", none).abs().float()])
         logs = sizes.clamp_min(1e-30).log()
+        # A gap that was near 0 for a while says nothing of how large it may be: energies that are
+        # sums over pixels open one of their own size, from 0, when their chains begin to move.
+        least = torch.stack([torch.zeros_like(loss), signs.get("energies", none)]).float()
+        usually = torch.fmax(sizes, least).clamp_min(1e-30).log()
         far, warm = math.log(self.spike), state["seen"] >= WINDOW
         above = ~(logs - state["usual"] < far) & warm
         below = ~(logs - state["usual"] > -far) & warm
@@ -149,7 +154,7 @@ class Guard(pl.Callback):
         state["window"] += torch.cat([bad, skip[None]])
         state["skipped"] += skip
         # at first the mean of all so far, later of about the last hundred
-        usual = state["usual"].lerp(logs, 1 / (1 + state["seen"]).clamp_max(100))
+        usual = state["usual"].lerp(usually, 1 / (1 + state["seen"]).clamp_max(100))
         counts = (skip == 0) & ~sizes.isnan()
         state["usual"] = torch.where(counts, usual, state["usual"])
         state["seen"] += counts

@@ -71,6 +71,31 @@ def test_a_bad_update_changes_nothing_and_the_next_one_goes_on(make, factor, fit
     assert guard["seen"].tolist() == [14, 14]
 
 
+@pytest.mark.parametrize(
+    ("energies", "gap", "skipped"),
+    [
+        (600.0, 500.0, 0),  # sums over pixels, whose chains begin to move: a texture's opening
+        (600.0, 7e5, 1),
+        (1e-3, 0.9, 0),
+        (1e-3, 9.0, 1),
+        (torch.nan, 0.9, 0),  # by its own usual size, where there is no other
+        (torch.nan, 9.0, 1),
+    ],
+)
+def test_a_gap_is_far_beside_its_own_size_and_that_of_the_energies(energies, gap, skipped, fit):
+    module = Poisoned()
+    log_energies = module.log_energies
+
+    def log(data, chains):
+        log_energies(data, chains)
+        value = gap if module.global_step == 12 else 5e-3
+        module.signs.update(gap=torch.tensor(value), energies=torch.tensor(energies))
+
+    module.log_energies = log
+    path = fit(module, 15)
+    assert torch.load(path, weights_only=True)["guard"]["skipped"] == skipped
+
+
 def test_the_first_updates_may_grow_in_any_way_that_is_finite(fit):
     path = fit(Poisoned(at={3, 5}, factor=1e6), 8)
     assert torch.load(path, weights_only=True)["guard"]["skipped"] == 0

@@ -61,6 +61,13 @@ MODULE = [
      CD + "test_acceptance_is_logged_at_every_tenth_update_and_changes_nothing"),
 ]  # fmt: skip
 
+GUARD = [
+    ("a gap has only its own size beside it", "torch.fmax(sizes, least)", "sizes",
+     "training/test_guard.py::test_a_gap_is_far_beside_its_own_size_and_that_of_the_energies"),
+    ("no gap is ever far", "above[1] | ~sizes[1].isfinite()", "~sizes[1].isfinite()",
+     "training/test_guard.py::test_a_gap_is_far_beside_its_own_size_and_that_of_the_energies"),
+]  # fmt: skip
+
 ENERGY_MATCHING = [
     ("time runs backwards", "((1 - t) * x0 + t * x1)", "(t * x0 + (1 - t) * x1)",
      MATCHING + "test_loss_looks_at_the_point_on_the_line"),
@@ -108,8 +115,8 @@ MUTANTS = [
     Mutant(name, file, old, new, test)
     for file, group in [
         ("training/contrastive.py", CONTRASTIVE), ("training/module.py", MODULE),
-        ("training/energy_matching.py", ENERGY_MATCHING), ("training/callbacks.py", CALLBACKS),
-        ("energy/convnet.py", CONVNET),
+        ("training/guard.py", GUARD), ("training/energy_matching.py", ENERGY_MATCHING),
+        ("training/callbacks.py", CALLBACKS), ("energy/convnet.py", CONVNET),
     ]
     for name, old, new, test in group
 ]  # fmt: skip

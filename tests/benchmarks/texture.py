@@ -1,0 +1,139 @@
+"""How near a synthesis comes to its texture, in Gram matrices of random filters.
+
+    python -m tests.benchmarks.texture runs/bark=bark.png --out row.png
+
+The features are those of Ustyuzhaninov et al. 2016 (https://arxiv.org/abs/1606.00021): one layer of
+random filters, never trained, at several scales. The distance of two images is the mean over the
+scales of |G_a - G_b| / |G_b|, with G the Gram matrix of the rectified responses; it is compared
+with that of the source's own 8x8 patches in another order, and of Gaussian noise with the source's
+mean, covariance of colours and power spectrum.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from genconv import read
+from genconv.data import load_images
+from genconv.images import from_uint8, save_png, to_uint8
+from genconv.sample import sample
+from genconv.seeds import stream
+
+SCALES, FILTERS, SIDE = 3, 64, 7
+
+
+def grams(images: Tensor, mean: Tensor) -> list[Tensor]:
+    """Return the Gram matrices of images, one (N, FILTERS, FILTERS) for each scale.
+
+    Args:
+        images: float (N, C, H, W).
+        mean: (C,) colour that counts as 0.
+    """
+    c = images.shape[1]
+    weight = torch.randn(FILTERS, c, SIDE, SIDE, generator=stream(0, "filters"))
+    # of mean 0: otherwise drifts of brightness are most of a distance
+    weight = weight - weight.mean((1, 2, 3), keepdim=True)
+    weight = weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    x, out = images - mean.view(1, c, 1, 1), []
+    for _ in range(SCALES):
+        f = F.relu(F.conv2d(x, weight)).flatten(2)
+        out.append(f @ f.mT / f.shape[2])
+        x = F.avg_pool2d(x, 2)
+    return out
+
+
+def gram_distance(images: Tensor, source: Tensor) -> Tensor:
+    """Return the distances (N,) of images (N, C, H, W) to a source (1, C, H', W')."""
+    mean = source.mean((0, 2, 3))
+    pairs = zip(grams(images, mean), grams(source, mean), strict=True)
+    return torch.stack([(a - b).flatten(1).norm(dim=1) / b.norm() for a, b in pairs]).mean(0)
+
+
+def shuffled(source: Tensor, generator: torch.Generator, side: int = 8) -> Tensor:
+    """Put the source's patches (1, C, H, W) of side x side pixels in another order."""
+    _, c, h, w = source.shape
+    h, w = h // side, w // side
+    patches = source[..., : h * side, : w * side].reshape(c, h, side, w, side)
+    patches = patches.permute(1, 3, 0, 2, 4).reshape(h * w, c, side, side)
+    patches = patches[torch.randperm(h * w, generator=generator)]
+    return patches.view(h, w, c, side, side).permute(2, 0, 3, 1, 4).reshape(1, c, h * side, -1)
+
+
+def spectrum_noise(source: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw Gaussian noise with the source's mean, power spectrum and cross-spectra of colours.
+
+    It is the circular convolution of the centred source with white noise (Galerne et al. 2011).
+    """
+    mean = source.mean((2, 3), keepdim=True)
+    white = torch.randn(source.shape[2:], generator=generator)
+    white = white / white.numel() ** 0.5
+    return mean + torch.fft.ifft2(torch.fft.fft2(source - mean) * torch.fft.fft2(white)).real
+
+
+def measure(run: str, source: str, size: int, n: int) -> tuple[Table, Tensor]:
+    """Compare a run's draws with its source; return a table and a row of pictures."""
+    image = load_images(source, size=size, channels=3).images[:1]
+    x, trained = from_uint8(image), read(run)
+    long = replace(trained, chain=trained.chain.at(steps=4 * trained.chain.steps))
+    kinds = {
+        "synthesis": sample(trained.at_size(size), range(n)),
+        "twice the size": sample(trained.at_size(2 * size), range(1)),
+        "chain four times as long": sample(long.at_size(size), range(n)),
+        "shuffled 8x8 patches": draws(shuffled, x, n),
+        "Gaussian, same spectrum": draws(spectrum_noise, x, n),
+    }
+    distance = {name: gram_distance(from_uint8(images), x) for name, images in kinds.items()}
+    distance["source, its halves"] = torch.cat([gram_distance(a, b) for a, b in halves(x)])
+    bar = min(distance[name].mean() for name in list(kinds)[3:]) / 2
+    title = f"{Path(source).stem}: bar {bar:.3f}"
+    table = Table("image", "Gram distance", "of the bar", "least and largest", title=title)
+    for name, found in distance.items():
+        ends = f"{found.min():.3f} {found.max():.3f}"
+        table.add_row(name, f"{found.mean():.3f}", f"{found.mean() / bar:.2f}", ends)
+    shown = list(kinds.values())
+    return table, side_by_side([image, *(shown[i][:1] for i in (0, 1, 3, 4))])
+
+
+def halves(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return left and right, and top and bottom half, each beside the other, both ways round."""
+    h, w = x.shape[2] // 2, x.shape[3] // 2
+    pairs = [(x[..., :w], x[..., w:]), (x[..., :h, :], x[..., h:, :])]
+    return pairs + [(b, a) for a, b in pairs]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="RUN=SOURCE, the texture as --data.name had it")
+    parser.add_argument("--size", type=int, default=64, help="as --data.size had it (64)")
+    parser.add_argument("-n", type=int, default=4, help="draws of each baseline (4)")
+    parser.add_argument("--out", type=Path, help="FILE.png: source, draw, larger draw, baselines")
+    options = parser.parse_args()
+    rows = []
+    for pair in options.runs:
+        table, row = measure(*pair.split("="), options.size, options.n)
+        Console(width=100).print(table)
+        rows.append(F.pad(row, (0, 0, 0, 4), value=255))
+    if options.out:
+        save_png(options.out, torch.cat(rows, 1))
+
+
+def draws(make, x: Tensor, n: int) -> Tensor:
+    """Draw n images that `make` makes of x, as uint8."""
+    return torch.cat([to_uint8(make(x, stream(0, "draw", i))) for i in range(n)])
+
+
+def side_by_side(images: list[Tensor]) -> Tensor:
+    """Lay images (1, C, H, W) of several sizes in a row, on one white canvas."""
+    height = max(image.shape[2] for image in images)
+    padded = [F.pad(i, (0, 4, 0, height - i.shape[2]), value=255) for i in images]
+    return torch.cat(padded, 3)[0]
+
+
+if __name__ == "__main__":
+    main()
