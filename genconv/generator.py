@@ -29,7 +29,7 @@ class Generator(Described):
         noise: σ, how far an image may lie from g(z); latent inference weighs it against |z|².
 
     Raises:
-        UserError: the sides of an image are no such multiples.
+        UserError: the sides of an image are no such multiples, or another number is too small.
 
     Reference:
         Xie, Lu, Gao, Zhu, Wu: Cooperative Training of Descriptor and Generator Networks,
@@ -45,14 +45,14 @@ class Generator(Described):
     ) -> None:
         super().__init__()
         c, *space = shape
+        if latent < 1 or min(widths, default=0) < 1 or not noise > 0:
+            raise UserError("latent and widths of a generator are at least 1, its noise above 0")
         factor = 2 ** (len(widths) - 1)
-        if any(side % factor for side in space) or len(space) not in CONVOLUTIONS:
+        if any(side < 1 or side % factor for side in space) or len(space) not in CONVOLUTIONS:
             raise UserError(
                 f"a generator with {len(widths)} widths makes no images of shape {tuple(shape)}: "
                 f"it needs 1 to 3 sides that are multiples of {factor}"
             )
-        if latent < 1 or not noise > 0:
-            raise UserError("a generator needs a latent length of at least 1, and noise above 0")
         convolution = CONVOLUTIONS[len(space)]
         base = [side // factor for side in space]
         self.latent, self.noise = latent, noise

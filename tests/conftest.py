@@ -25,6 +25,18 @@ TINY = [
     *("--samples.n", "4", "--samples.every", "4"),
 ]
 
+TINY_COOPERATIVE = [
+    *("--config", "digits_coop"),
+    *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+    *("--trainer.max_steps", "4", "--trainer.log_every_n_steps", "1"),
+    *("--trainer.enable_progress_bar", "false"),
+    *("--data.batch_size", "16"),
+    *("--model.energy.widths", "[4, 8]", "--model.energy.strides", "[2, 2]"),
+    *("--model.generator.latent", "4", "--model.generator.widths", "[8, 4]"),
+    *("--model.chain.steps", "3", "--model.latent.steps", "5", "--model.k", "2"),
+    *("--samples.n", "4", "--samples.every", "4"),
+]
+
 
 def train(runs: Path, *more: str) -> None:
     """Teach a tiny energy the digits, in this process, for 6 updates if not told otherwise."""
@@ -45,6 +57,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(run: Path) -> Trained:
     """What that run taught."""
     return read(run, "cpu")
+
+
+@pytest.fixture(scope="session")
+def cooperative(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with a generator, to be read only."""
+    from genconv.train import main
+
+    runs = tmp_path_factory.mktemp("cooperative")
+    main([*TINY_COOPERATIVE, "--runs", str(runs)])
+    return runs / "digits_coop"
 
 
 @pytest.fixture(scope="session")

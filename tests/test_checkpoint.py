@@ -268,3 +268,66 @@ def test_a_size_that_the_energy_does_not_take_is_named():
     assert trained.at_size(16).shape == (1, 16, 16)
     with pytest.raises(UserError, match="UNetEnergy does not take images of 9x9: "):
         trained.at_size(9)
+
+
+def test_a_generator_comes_along(cooperative, tmp_path):
+    found = read(cooperative, "cpu")
+    saved = torch.load(cooperative / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for name, weight in found.generator.state_dict().items():
+        assert torch.equal(weight, saved[f"top_down.{name}"])
+    assert not any(p.requires_grad for p in found.generator.parameters())
+    assert found.latent.steps == 5
+    json.dumps(found.card())
+    write(found, tmp_path / "exported")
+    again = read(tmp_path / "exported", "cpu")
+    assert json.dumps(again.card()) == json.dumps(found.card())
+    assert again.digest() == found.digest()
+    rng = [torch.Generator().manual_seed(0) for _ in range(2)]
+    starts = [trained.start(3, generator=g) for trained, g in zip((found, again), rng, strict=True)]
+    assert torch.equal(*starts)
+    assert starts[0].shape == (3, 1, 8, 8)
+    # what is drawn depends on both networks
+    with torch.no_grad():
+        again.generator.layers[0].weight[0] += 1
+    assert again.digest() != found.digest()
+    assert type(load(cooperative, "cpu")) is GenerativeConvNet
+
+
+def test_an_energy_alone_leaves_no_generator_behind(cooperative, trained, tmp_path):
+    write(read(cooperative, "cpu"), tmp_path)
+    write(trained, tmp_path)
+    assert read(tmp_path, "cpu").generator is None
+
+
+def test_a_generator_makes_images_of_one_size(cooperative):
+    found = read(cooperative, "cpu")
+    assert found.at_size(8) == found
+    with pytest.raises(UserError, match="makes images of 8x8, not 16x16"):
+        found.at_size(16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"generator": None}, "no genconv checkpoint"),
+        ({"generator": {"class": "os.system", "arguments": {}}}, "no generator 'os.system'"),
+        ({"latent": None}, "no genconv checkpoint"),
+        ({"latent": {"paces": 1}}, "no genconv checkpoint"),
+        ({"shape": [1, 4, 4]}, "makes images of (1, 8, 8)"),
+    ],
+)
+def test_hostile_generators_are_refused(cooperative, tmp_path, changes, says):
+    write(read(cooperative, "cpu"), tmp_path)
+    assert says in refusal(altered(tmp_path, **changes))
+
+
+def test_a_generator_of_other_sizes_or_without_weights_is_refused(cooperative, tmp_path):
+    write(read(cooperative, "cpu"), tmp_path)
+    card = json.loads((tmp_path / "energy.json").read_text())
+    card["generator"]["arguments"]["latent"] = 10**9
+    (tmp_path / "energy.json").write_text(json.dumps(card))
+    assert "do not fit the generator" in refusal(tmp_path)
+    (tmp_path / "generator.safetensors").write_bytes(b"torn")
+    assert "generator.safetensors is broken" in refusal(tmp_path)
+    (tmp_path / "generator.safetensors").unlink()
+    assert "no genconv checkpoint" in refusal(tmp_path)

@@ -11,6 +11,7 @@ from PIL import Image
 import genconv.sample
 from genconv.checkpoint import read
 from genconv.errors import UserError
+from genconv.images import to_uint8
 from genconv.sample import main, sample
 from genconv.seeds import stream
 
@@ -354,3 +355,20 @@ def test_images_of_another_size(draw, run):
     assert wide.shape == (3, 8, 24, 1)
     expected = sample(read(run, "cpu").at_size([8, 24]), range(3))
     assert np.array_equal(wide, expected.permute(0, 2, 3, 1))
+
+
+def test_no_step_is_what_the_generator_proposes(draw, run, cooperative, tmp_path):
+    images = draw("-n", 3, "--steps", 0, checkpoint=cooperative)["images"]
+    trained = read(cooperative, "cpu")
+    proposed = trained.start(3, generator=[stream(0, "image", i) for i in range(3)])
+    assert torch.equal(torch.from_numpy(images).movedim(-1, 1), to_uint8(proposed))
+    revised = draw("-n", 3, checkpoint=cooperative, out="b.npz")["images"]
+    assert (revised != images).any(axis=(1, 2, 3)).all()
+    out = str(tmp_path / "c.npz")
+    with pytest.raises(UserError, match="--steps must be at least 1, not 0"):
+        main([str(run), "--steps", "0", "--out", out])
+    for flag, value in (("--stretch", "4"), ("--trajectory", "a.gif")):
+        with pytest.raises(UserError, match=f"{flag} is about a chain"):
+            main([str(cooperative), "--steps", "0", "--out", out, flag, value])
+    with pytest.raises(UserError, match="the generator makes images of 8x8, not 16x16"):
+        main([str(cooperative), "--size", "16", "--out", out])

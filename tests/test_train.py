@@ -19,7 +19,7 @@ from genconv.errors import UserError, command
 from genconv.train import main
 from genconv.training import EnergyMatching
 from genconv.training.cli import DEFAULT, find_config, with_configs
-from tests.conftest import TINY, train
+from tests.conftest import TINY, TINY_COOPERATIVE, train
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
 
@@ -422,6 +422,20 @@ def test_a_checkpoint_of_another_energy_is_not_gone_on_with(run, tmp_path):
     message = refused(tmp_path, "--model.energy.widths", "[4, 9]", "--ckpt_path", last)
     assert "another energy" in message
     assert last in message
+
+
+def test_a_generator_that_does_not_fit_is_named_before_anything_is_written(cooperative, tmp_path):
+    def refusal(*args):
+        with pytest.raises(UserError) as error:
+            main([*TINY_COOPERATIVE, "--runs", str(tmp_path), *args])
+        assert content(tmp_path) == []
+        return str(error.value)
+
+    message = refusal("--model.generator.shape", "[1, 4, 4]")
+    assert "images of shape (1, 4, 4), and those of digits have (1, 8, 8)" in message
+    assert "multiples of 2" in refusal("--model.generator.shape", "[1, 7, 8]")
+    last = str(cooperative / "checkpoints" / "last.ckpt")
+    assert "another generator" in refusal("--model.generator.latent", "5", "--ckpt_path", last)
 
 
 def test_the_commands_exit_codes(run, tmp_path):
