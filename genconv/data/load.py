@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from genconv.data.arrays import load_arrays
+from genconv.data.clips import CLIPS, load_clips
 from genconv.data.decode import open_image
 from genconv.data.digits import load_digits
 from genconv.data.fit import fit
@@ -18,7 +19,7 @@ from genconv.errors import UserError
 
 __all__ = ["load_images"]
 
-# one file that is one image; a GIF may hold many
+# one file that is one image; a GIF is a clip
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 NAMES = ("digits", "shapes", "imagenet32", *(name.lower() for name in SETS))
 
@@ -38,8 +39,9 @@ def load_images(
             `load_shapes` knows, is a part of it); `cifar10`, `cifar100`, `mnist`, `svhn` or any
             other classification set of torchvision (downloaded); `imagenet32` (its published
             batches); one image (PNG, JPEG, WEBP, BMP, TIFF); a folder of images, with class folders
-            or without; an `.npz` with `images`, uint8 and channel last; or a folder of `train.npz`
-            and `test.npz`.
+            or without; an `.npz` with `images`, uint8 and channel last; a folder of `train.npz`
+            and `test.npz`; one clip (GIF, MP4, MOV, AVI, MKV, WEBM); or `clip:FOLDER`, whose images
+            are the frames of one clip, or whose clips are a set, see `load_clips`.
         split: "train" or "test", and whatever else the set has ("all" for digits and shapes).
         root: where downloads, batches and the cache of decoded folders lie.
         size: crop the middle square and resize it to size x size; None leaves images as they are.
@@ -56,6 +58,8 @@ def load_images(
         images = load_digits(split)
     elif key == "shapes" or key.startswith("shapes:"):
         images = load_shapes(split, key.partition(":")[2])
+    elif key.startswith("clip:"):
+        return Images(load_clips(name[len("clip:") :], size=size, channels=channels))
     elif key == "imagenet32":
         images = load_imagenet32(split, root=root)
     elif Path(name).is_dir():
@@ -69,6 +73,8 @@ def load_images(
         images = Images(open_image(name)[None])
     elif name.endswith(".npz"):
         images = load_arrays(name)
+    elif key.endswith(CLIPS):
+        return Images(load_clips(name, size=size, channels=channels))
     elif key in NAMES:
         return load_torchvision(key, split, root=root, size=size, channels=channels)
     else:
@@ -83,5 +89,5 @@ def _unknown(name: str) -> UserError:
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     return UserError(
         f"no data called {name!r}{hint} known are {', '.join(NAMES)}, "
-        "and the path of an image, an image folder or an .npz"
+        "and the path of an image, a clip, an image folder or an .npz"
     )

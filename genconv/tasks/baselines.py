@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genconv.data.holes import interpolated
 from genconv.errors import UserError
 from genconv.tasks.problems import Problem
 
@@ -56,6 +57,7 @@ def _inpainted(problem: Problem, measured: Tensor, truth: Tensor) -> dict[str, T
     )
     return {
         "mean of the known pixels": torch.where(known, measured, mean),
+        "straight lines along the first axis": interpolated(measured, problem.missing),
         "biharmonic (scikit-image)": filled,
     }
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genconv.files import replacing
-from genconv.images import to_uint8
+from genconv.images import slices, to_uint8
 
 __all__ = ["plot_coverage", "plot_recovery"]
 
@@ -23,7 +23,7 @@ def plot_recovery(
 ) -> None:
     """Draw a row for each image: truth, what was seen of it, draws, their mean and their spread.
 
-    Of videos and voxels it shows the middle along the first spatial axis.
+    Of a video it shows frames in place of images, a row for each, and of voxels cuts.
 
     Args:
         path: of the PNG.
@@ -38,7 +38,9 @@ def plot_recovery(
     columns["mean"] = draws.mean(1)
     if draws.shape[1] > 1:
         columns["spread"] = draws.std(1)
-    n = min(rows, len(seen))
+    if seen.ndim == 5:
+        columns = {name: slices(images) for name, images in columns.items()}
+    n = min(rows, len(columns["mean"]))
     canvas = np.concatenate(
         [_column(images[:n], name == "spread") for name, images in columns.items()], axis=1
     )
