@@ -6,6 +6,7 @@ from genconv.training.energy_matching import EnergyMatching
 from genconv.training.guard import Guard
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
+from genconv.training.recovery import RecoveryMatching
 
 __all__ = [
     "EMA",
@@ -13,6 +14,7 @@ __all__ = [
     "EnergyMatching",
     "EnergyModule",
     "Guard",
+    "RecoveryMatching",
     "SampleGrid",
     "SaveLast",
     "UpdateBar",
