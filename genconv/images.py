@@ -9,7 +9,17 @@ from torch import Tensor
 
 from genconv.files import replacing
 
-__all__ = ["from_uint8", "grid", "save_gif", "save_png", "sheet", "to_pil", "to_uint8"]
+__all__ = [
+    "from_uint8",
+    "grid",
+    "moving",
+    "save_gif",
+    "save_png",
+    "sheet",
+    "slices",
+    "to_pil",
+    "to_uint8",
+]
 
 SLICES = 8
 
@@ -68,11 +78,38 @@ def sheet(images: Tensor, columns: int | None = None, scale: int = 1) -> Tensor:
     if images.ndim == 3:
         return grid(images[:, :, None], 1, scale=scale)
     if images.ndim == 5:
-        depth = images.shape[2]
-        columns = min(SLICES, depth)
-        shown = [round((i + 0.5) * depth / columns - 0.5) for i in range(columns)]
-        images = images[:, :, shown].movedim(2, 1).flatten(0, 1)
+        columns = min(SLICES, images.shape[2])
+        images = slices(images)
     return grid(images, columns, scale=scale)
+
+
+def slices(images: Tensor) -> Tensor:
+    """Take up to 8 slices, evenly spaced along the first spatial axis, out of each image.
+
+    Args:
+        images: (N, C, D, H, W); frames of a video, cuts of a body.
+
+    Returns:
+        (N * min(8, D), C, H, W), those of an image one after the other.
+    """
+    depth = images.shape[2]
+    n = min(SLICES, depth)
+    shown = [round((i + 0.5) * depth / n - 0.5) for i in range(n)]
+    return images[:, :, shown].movedim(2, 1).flatten(0, 1)
+
+
+def moving(images: Tensor, columns: int | None = None, scale: int = 1) -> list[Tensor]:
+    """Lay out videos, or bodies of voxels, as a grid that moves along the first spatial axis.
+
+    Args:
+        images: uint8 (N, C, T, H, W) with C = 1 or 3.
+        columns: see `grid`.
+        scale: see `grid`.
+
+    Returns:
+        T frames, uint8 (C, H', W').
+    """
+    return [grid(frame, columns, scale=scale) for frame in images.unbind(2)]
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from genconv.checkpoint import Trained, read
+from genconv.data.clips import av, save_film
 from genconv.errors import UserError, at_least, command
 from genconv.files import replacing
-from genconv.images import save_gif, save_png, sheet, to_uint8
+from genconv.images import moving, save_gif, save_png, sheet, to_uint8
 from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.render import check_bodies, plot_voxels
@@ -22,6 +23,8 @@ from genconv.seeds import stream
 from genconv.unfinished import Unfinished, check_free
 
 __all__ = ["add_flags", "main", "run", "sample"]
+
+MOVING = (".gif", ".mp4")
 
 
 def labels_of(trained: Trained, rows: range, label: int | None = None) -> list[int] | None:
@@ -98,7 +101,7 @@ def tiled(images: Tensor) -> Tensor:
 
 
 def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
-    """Write images, uint8 (n, *space, C), as OUT.npz, as one OUT.png, or as a folder of PNGs."""
+    """Write images, uint8 (n, *space, C), as OUT.npz, one OUT.png, .gif or .mp4, or as PNGs."""
     if out.suffix == ".npz":
         named = {"images": images} if labels is None else {"images": images, "labels": labels}
         with replacing(out) as part, part.open("wb") as file:
@@ -106,6 +109,10 @@ def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
     elif out.suffix == ".png":
         first = torch.from_numpy(np.ascontiguousarray(images[:1024])).movedim(-1, 1)
         save_png(out, tiled(first))
+    elif out.suffix in MOVING:
+        first = torch.from_numpy(np.ascontiguousarray(images[:64])).movedim(-1, 1)
+        save = save_gif if out.suffix == ".gif" else save_film
+        save(out, moving(first, scale=max(1, 96 // first.shape[-1])))
     else:
         out.mkdir(parents=True, exist_ok=True)
         # an earlier, longer job's images would lie among these
@@ -125,8 +132,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of every command that draws images."""
     parser.add_argument("-n", type=int, default=64, help="number of images (64)")
     parser.add_argument("--out", type=Path, default=Path("samples.png"),
-                        help="FILE.npz (uint8 NHWC `images`), FILE.png (a grid of up to 1024), or "
-                        "a folder of PNGs (samples.png)")  # fmt: skip
+                        help="FILE.npz (uint8 NHWC `images`), FILE.png (a grid of up to 1024), "
+                        "FILE.gif or FILE.mp4 (a moving grid of up to 64 videos), or a folder "
+                        "of PNGs (samples.png)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) only (0)")
     parser.add_argument("--size", type=int, nargs="+",
                         help="one number for every axis, or one for each (as trained)")  # fmt: skip
@@ -169,8 +177,16 @@ def check(options: argparse.Namespace, trained: Trained, label: int | None = Non
             f"--label {label}: this energy has "
             + (f"classes 0 to {trained.classes - 1}" if trained.classes else "no classes")
         )
-    if options.out.suffix not in ("", ".npz", ".png"):
-        raise UserError(f"--out is a folder, a .png or an .npz, not {options.out}")
+    if options.out.suffix not in ("", ".npz", ".png", *MOVING):
+        raise UserError(f"--out is a folder, .png, .gif, .mp4 or .npz, not {options.out}")
+    if options.out.suffix in MOVING and len(trained.shape) != 4:
+        raise UserError(
+            f"--out {options.out} is of videos (C, T, H, W), and this energy of images "
+            f"{trained.shape}; choose a .png, or --trajectory for the chains"
+        )
+    if options.out.suffix == ".mp4":
+        # missed now, and not after the chains
+        av()
     check_free(options.out, options.overwrite)
     for name in ("trajectory", "stretch"):
         if options.steps == 0 and getattr(options, name):

@@ -23,6 +23,8 @@ SHAPES = {
     "imagenet32": (3, 32, 32),
     "mnist": (1, 28, 28),
     "data/chairs": (1, 32, 32, 32),
+    "clip.gif": (3, 16, 32, 32),
+    "clip128.gif": (3, 70, 128, 128),
 }
 ATTRIBUTES = "shapes:label=attribute,without=red-circle,without=green-square,without=blue-triangle"
 SHAPES[ATTRIBUTES] = (3, 16, 16)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genconv.images import from_uint8, grid, save_gif, save_png, sheet, to_pil, to_uint8
+from genconv.images import from_uint8, grid, moving, save_gif, save_png, sheet, to_pil, to_uint8
 
 LEVELS = torch.arange(256).to(torch.uint8)
 
@@ -62,6 +62,13 @@ def test_a_sheet_has_a_row_of_slices_for_each_video():
     assert torch.equal(sheet(videos), grid(frames, 8))
     short = pictures(2, 1, 5, 4, 4)
     assert torch.equal(sheet(short), grid(short.movedim(2, 1).flatten(0, 1), 5))
+
+
+def test_a_moving_grid_has_a_tile_for_each_video():
+    videos = pictures(4, 3, 5, 6, 7)
+    shown = moving(videos, scale=2)
+    assert len(shown) == 5
+    assert torch.equal(shown[3], grid(videos[:, :, 3], scale=2))
 
 
 def test_a_sheet_of_images_is_a_grid_and_of_signals_rows():

@@ -9,10 +9,13 @@ import torch
 from PIL import Image
 
 import genconv.sample
-from genconv.checkpoint import read
+from genconv.checkpoint import Trained, read, write
+from genconv.data import load_images
+from genconv.energy import GenerativeConvNet
 from genconv.errors import UserError
 from genconv.images import to_uint8
 from genconv.sample import main, sample
+from genconv.sampling import Chain
 from genconv.seeds import stream
 
 
@@ -144,6 +147,24 @@ def test_png_is_a_grid(draw):
     for i in range(4):
         top, left = 3 + i // 2 * 51, 3 + i % 2 * 51
         assert np.array_equal(grid[top : top + 48 : 6, left : left + 48 : 6], images[i, ..., 0])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_videos_become_a_moving_grid(draw, tmp_path, suffix):
+    if suffix == ".mp4":
+        pytest.importorskip("av")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        energy = GenerativeConvNet(3, dims=3, widths=(4,), strides=(2,))
+    write(Trained(energy, Chain(2, 0.1, 0.01), (3, 5, 8, 8), 0), tmp_path / "energy")
+    clips = draw("-n", 4, checkpoint=tmp_path / "energy")["images"]
+    draw("-n", 4, checkpoint=tmp_path / "energy", out=f"a{suffix}")
+    found = load_images(str(tmp_path / f"a{suffix}")).images[0].float()
+    side = 2 * 96 + 3 * 6
+    assert found.shape == (3, 5, side, side)
+    tile = found[:, :, 6:102, 108:204].movedim(0, -1)[:, 6::12, 6::12]
+    # palettes and films lose some
+    assert (tile.numpy() - clips[1]).__abs__().mean() < 20
 
 
 def test_anything_else_is_a_folder_of_pngs(draw):
@@ -298,6 +319,7 @@ def test_an_empty_folder_is_free(draw, tmp_path):
         (["--size", "0"], "a size of 0x0 does not fit images of 8x8"),
         (["--size", "8", "8", "8"], "give 2 numbers"),
         (["--trajectory", "a.mp4"], r"\.gif, not a\.mp4"),
+        (["--out", "a.gif"], r"--out a\.gif is of videos .* images \(1, 8, 8\)"),
     ],
 )
 def test_wrong_options_are_named_and_leave_nothing(run, tmp_path, options, message):

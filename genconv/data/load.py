@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from genconv.data.arrays import load_arrays
+from genconv.data.clips import CLIPS, load_clips
 from genconv.data.decode import open_image
 from genconv.data.digits import load_digits
 from genconv.data.fit import fit
@@ -19,7 +20,7 @@ from genconv.errors import UserError
 
 __all__ = ["load_images"]
 
-# one file that is one image; a GIF may hold many
+# one file that is one image; a GIF is a clip
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 NAMES = ("digits", "shapes", "imagenet32", *(name.lower() for name in SETS))
 
@@ -40,8 +41,9 @@ def load_images(
             other classification set of torchvision (downloaded); `imagenet32` (its published
             batches); one image (PNG, JPEG, WEBP, BMP, TIFF); a folder of images, with class folders
             or without; bodies likewise, as `.binvox` or meshes, see `genconv.data.voxels`; an
-            `.npz` with `images`, uint8 and channel last, see `load_arrays`; or a folder of
-            `train.npz` and `test.npz`.
+            `.npz` with `images`, uint8 and channel last, see `load_arrays`; a folder of `train.npz`
+            and `test.npz`; one clip (GIF, MP4, MOV, AVI, MKV, WEBM); or `clip:FOLDER`, whose images
+            are the frames of one clip, or whose clips are a set, see `load_clips`.
         split: "train" or "test", and whatever else the set has ("all" for digits and shapes).
         root: where downloads, batches and the cache of decoded folders lie.
         size: crop the middle square and resize it to size x size; bodies become cubes of this side;
@@ -59,6 +61,8 @@ def load_images(
         images = load_digits(split)
     elif key == "shapes" or key.startswith("shapes:"):
         images = load_shapes(split, key.partition(":")[2])
+    elif key.startswith("clip:"):
+        return Images(load_clips(name[len("clip:") :], size=size, channels=channels))
     elif key == "imagenet32":
         images = load_imagenet32(split, root=root)
     elif Path(name).is_dir():
@@ -76,6 +80,8 @@ def load_images(
         return Images(open_body(name, size)[None])
     elif name.endswith(".npz"):
         images = load_arrays(name)
+    elif key.endswith(CLIPS):
+        return Images(load_clips(name, size=size, channels=channels))
     elif key in NAMES:
         return load_torchvision(key, split, root=root, size=size, channels=channels)
     else:
@@ -90,5 +96,5 @@ def _unknown(name: str) -> UserError:
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     return UserError(
         f"no data called {name!r}{hint} known are {', '.join(NAMES)}, "
-        "and the path of an image, a .binvox, a mesh, a folder of these or an .npz"
+        "and the path of an image, a clip, a .binvox, a mesh, a folder of these or an .npz"
     )

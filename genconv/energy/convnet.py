@@ -24,10 +24,15 @@ class GenerativeConvNet(Energy):
         channels: C of the input (N, C, *space).
         dims: number of spatial dimensions, 1 to 3.
         widths: output channels of each convolution.
-        kernels: kernel size of each convolution, or one for all.
-        strides: stride of each convolution, or one for all.
+        kernels: kernel size of each convolution, or one for all; a size is one number, or one for
+            each axis, as [4, 16, 16] for a layer that is fully connected in a video's space and
+            convolutional in its time.
+        strides: stride of each convolution, or one for all, likewise.
+        paddings: zeros around what each convolution sees, or one for all, likewise; half the kernel
+            by default. Without any, a kernel as large as the map is a fully connected layer.
         reference: standard deviation s of the Gaussian reference measure; None leaves it out.
         scale: factor on the network's part, so that fresh weights already move a chain.
+        silent: begin with a network's part that is 0 everywhere, for objectives without chains.
 
     Reference:
         Xie, Lu, Zhu, Wu: A Theory of Generative ConvNet, 2016, https://arxiv.org/abs/1602.03264
@@ -38,23 +43,33 @@ class GenerativeConvNet(Energy):
         channels: int = 1,
         dims: int = 2,
         widths: Sequence[int] = (64, 128, 128),
-        kernels: int | Sequence[int] = 3,
-        strides: int | Sequence[int] = 1,
+        kernels: int | Sequence[int | Sequence[int]] = 3,
+        strides: int | Sequence[int | Sequence[int]] = 1,
+        paddings: int | Sequence[int | Sequence[int]] | None = None,
         reference: float | None = None,
         scale: float = 1.0,
+        silent: bool = False,
     ) -> None:
         super().__init__()
         convolution = CONVOLUTIONS[dims]
         kernels, strides = (
             [v] * len(widths) if isinstance(v, int) else v for v in (kernels, strides)
         )
+        sizes = [[k] * dims if isinstance(k, int) else k for k in kernels]
+        if paddings is None:
+            paddings = [[k // 2 for k in size] for size in sizes]
+        elif isinstance(paddings, int):
+            paddings = [paddings] * len(widths)
         layers: list[nn.Module] = []
-        for inputs, width, kernel, stride in zip(
-            [channels, *widths], widths, kernels, strides, strict=False
+        for inputs, width, *shape in zip(
+            [channels, *widths], widths, sizes, strides, paddings, strict=False
         ):
-            layers += [convolution(inputs, width, kernel, stride, padding=kernel // 2), nn.SiLU()]
+            shape = [v if isinstance(v, int) else tuple(v) for v in shape]
+            layers += [convolution(inputs, width, *shape), nn.SiLU()]
         self.features = nn.Sequential(*layers)
         self.head = convolution(widths[-1], 1, 1, bias=False)
+        if silent:
+            nn.init.zeros_(self.head.weight)
         self.reference, self.scale = reference, scale
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

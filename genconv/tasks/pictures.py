@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genconv.files import replacing
-from genconv.images import to_uint8
+from genconv.images import slices, to_uint8
 
 __all__ = ["plot_columns", "plot_coverage", "plot_recovery"]
 
@@ -23,7 +23,7 @@ def plot_recovery(
 ) -> None:
     """Draw a row for each image: truth, what was seen of it, draws, their mean and their spread.
 
-    Of videos and voxels it shows the middle along the first spatial axis.
+    Of a video it shows frames in place of images, a row for each, and of voxels cuts.
 
     Args:
         path: of the PNG.
@@ -49,6 +49,7 @@ def plot_columns(path: str | Path, columns: Mapping[str, Tensor], rows: int = 8)
         columns: (N, C, *space), by name.
         rows: images at most.
     """
+    columns = {name: slices(x) if x.ndim == 5 else x for name, x in columns.items()}
     canvas = np.concatenate(
         [_column(images[:rows], name == "spread") for name, images in columns.items()], axis=1
     )

@@ -13,7 +13,9 @@ from torch import Tensor
 import genconv
 from genconv.checkpoint import Trained, read
 from genconv.data import load_images
+from genconv.data.clips import CLIPS
 from genconv.data.fit import fit
+from genconv.data.holes import holes, interpolated
 from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
@@ -25,14 +27,14 @@ from genconv.tasks.baselines import restoration
 from genconv.tasks.judging import judge_all, lowest, show
 from genconv.tasks.measurement import Separable, blurring, greying, shrinking
 from genconv.tasks.pictures import plot_coverage, plot_recovery
-from genconv.tasks.problems import Problem, holes
+from genconv.tasks.problems import Problem
 from genconv.tasks.recover import recover
 from genconv.tasks.think import think
 from genconv.unfinished import Unfinished, check_free
 
 __all__ = ["main"]
 
-KNOBS = ("mask", "factor", "blur", "noise", "guidance")
+KNOBS = ("mask", "start", "factor", "blur", "noise", "guidance")
 ABOUT = {
     "inpaint": "Fill in what a mask hides.",
     "denoise": "Take white noise away.",
@@ -55,8 +57,11 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     add("--degrade", action="store_true", help="IMAGES are the truth: degrade them first, and "
         "measure what is recovered beside classical methods")  # fmt: skip
     if task == "inpaint":
-        add("--mask", default="box", help="box[:SHARE OF A SIDE], frames[:SHARE], random[:SHARE], "
-            "or an image file, white where pixels are missing (box:0.5)")  # fmt: skip
+        add("--mask", default="box", help="box[:SHARE OF A SIDE], frames[:SHARE], dropped[:SHARE] "
+            "(frames here and there), random[:SHARE], or an image file, white where pixels are "
+            "missing (box:0.5)")  # fmt: skip
+        add("--start", choices=["noise", "interpolation"], default="noise", help="of the chains; "
+            "interpolation is along the first spatial axis, time of a video (noise)")  # fmt: skip
     if task == "upscale":
         add("--factor", type=int, default=2, help="in every spatial direction (2)")
     if task == "deblur":
@@ -121,15 +126,23 @@ def check(task: str, options: argparse.Namespace, trained: Trained) -> None:
 
 def load(options: argparse.Namespace, shape: tuple[int, ...]) -> Tensor:
     """Load the images named on the command line, fitted to (C, *space), in [-1, 1]."""
-    images = load_images(options.images, options.split, root=options.root).images[: options.n]
-    return fitted(images, options.images, shape)
+    c, *space = shape
+    if (options.images.lower().endswith(CLIPS) or options.images.startswith("clip:")) and (
+        len(space) == 3
+    ):
+        # frames may be larger, and there may be more of them
+        clips = load_images(options.images, size=space[-1], channels=c if c in (1, 3) else None)
+        images = clips.images[:, :, : space[0]]
+    else:
+        images = load_images(options.images, options.split, root=options.root).images
+    return fitted(images[: options.n], options.images, shape)
 
 
 def fitted(images: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
     """Fit uint8 images to (C, *space), in [-1, 1]."""
+    c, *space = shape
     if images.shape[1:] == shape:
         return from_uint8(images)
-    c, *space = shape
     if images.ndim != 4 or len(space) != 2 or space[0] != space[1] or c not in (1, 3):
         raise UserError(
             f"{name} holds images of shape {tuple(images.shape[1:])}; "
@@ -191,6 +204,9 @@ def draw(
     device = next(trained.energy.parameters()).device
     rows = torch.tensor([k // options.draws for k in numbers])
     y = condition(trained, problem, measured, rows, options)
+    start = None
+    if getattr(options, "start", "noise") == "interpolation":
+        start = interpolated(measured[rows], problem.missing[rows]).to(device)
     how = {
         "generator": [
             stream(options.seed, "recover", *divmod(k, options.draws), device=device)
@@ -210,6 +226,7 @@ def draw(
             y,
             noise=problem.noise,
             guidance=getattr(options, "guidance", 0.0),
+            start=start,
             **how,
         )
     if not x.isfinite().all():
@@ -323,10 +340,7 @@ def main(task: str, args: list[str]) -> None:
         "label": options.label,
         "precision": options.precision,
         "degrade": options.degrade,
-        **{
-            name: getattr(options, name, None)
-            for name in ("mask", "factor", "blur", "noise", "guidance")
-        },
+        **{name: getattr(options, name, None) for name in KNOBS},
     }
     # float32 as its bytes, since a projection is to be exact
     total = len(measured) * options.draws

@@ -7,6 +7,7 @@ from genconv.training.energy_matching import EnergyMatching
 from genconv.training.guard import Guard
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
+from genconv.training.recovery import RecoveryMatching
 from genconv.training.thinking import Thinking
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "EnergyMatching",
     "EnergyModule",
     "Guard",
+    "RecoveryMatching",
     "SampleGrid",
     "SaveLast",
     "Thinking",

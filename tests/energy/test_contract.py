@@ -23,6 +23,12 @@ ENERGIES = {
     "convnet-1d": (lambda: GenerativeConvNet(2, dims=1, widths=(4, 8), strides=2), (2, 8)),
     "convnet-2d": (lambda: GenerativeConvNet(1, widths=(4, 8), strides=(1, 2)), (1, 8, 8)),
     "convnet-3d": (lambda: GenerativeConvNet(1, dims=3, widths=(4,), reference=0.5), (1, 4, 4, 4)),
+    "convnet-connected": (
+        lambda: GenerativeConvNet(
+            3, 3, (4, 5), (3, [2, 4, 4]), (2, [1, 2, 2]), (1, [1, 0, 0]), reference=1.0
+        ),
+        (3, 4, 8, 8),
+    ),
     "resnet": (lambda: ResNetEnergy(3, widths=(4, 8)), (3, 8, 8)),
     "resnet-spectral": (lambda: ResNetEnergy(3, widths=(4, 8), spectral=True), (3, 8, 8)),
     "resnet-classes": (lambda: ResNetEnergy(3, widths=(4, 8), classes=3), (3, 8, 8)),

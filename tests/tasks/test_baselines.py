@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from genconv.data.holes import holes
 from genconv.tasks.baselines import baselines
 from genconv.tasks.measurement import Separable, blurring, greying, shrinking
-from genconv.tasks.problems import Problem, holes
+from genconv.tasks.problems import Problem
 
 
 def ramps(n=2, side=16, channels=1):
@@ -28,7 +29,8 @@ def test_inpainting(channels):
     truth = ramps(channels=channels)
     missing = holes("box:0.25", 2, (16, 16))
     found = made("inpaint", Problem((channels, 16, 16), missing=missing), truth)
-    mean, biharmonic = found.values()
+    mean, lines, biharmonic = found.values()
+    torch.testing.assert_close(lines, truth)
     torch.testing.assert_close(biharmonic, truth, rtol=0, atol=1e-3)
     known = ~missing.expand_as(truth)
     assert torch.equal(mean[known], truth[known])

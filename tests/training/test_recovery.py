@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from genconv.checkpoint import Trained
+from genconv.data.holes import holes, interpolated
+from genconv.energy import GenerativeConvNet
+from genconv.sampling import Chain
+from genconv.tasks.measurement import Mask
+from genconv.tasks.recover import recover
+from genconv.training import RecoveryMatching
+from genconv.training.recovery import recovery_loss
+
+
+def waves(n, space, seed=0):
+    """Plane waves in one to three dimensions, which straight lines cut short."""
+    generator = torch.Generator().manual_seed(seed)
+    phase = 6.3 * torch.rand(n, 1, *[1] * len(space), generator=generator)
+    for axis, side in enumerate(space):
+        shape = [1] * (2 + len(space))
+        shape[2 + axis] = side
+        phase = phase + (1.2 if axis == 0 else 0.4) * torch.arange(side).view(shape)
+    return phase.sin()
+
+
+def test_the_interpolation_itself_has_loss_1():
+    x, missing = waves(4, (8, 4)), holes("random", 4, (8, 4))
+    energy = GenerativeConvNet(widths=(4,), silent=True)
+    assert recovery_loss(energy, x, missing).item() == pytest.approx(1.0)
+
+
+def test_the_truth_has_loss_0():
+    x, missing = waves(3, (8, 4)), holes("random", 3, (8, 4))
+    guess = interpolated(x, missing)
+
+    def energy(z):  # whose gradient at the guess is guess - x
+        return ((guess - x) * z).flatten(1).sum(1)
+
+    assert recovery_loss(energy, x, missing).item() < 1e-10
+
+
+def test_each_image_counts_as_a_share():
+    x, missing = waves(2, (8, 4)), holes("dropped", 1, (8, 4)).expand(2, -1, -1, -1)
+    x[1] = 0.01 * x[0]
+    guess = interpolated(x, missing)
+
+    def energy(z):  # half the way for the first, none for the second
+        return (torch.tensor([0.5, 0.0]).view(2, 1, 1, 1) * (guess - x) * z).flatten(1).sum(1)
+
+    assert recovery_loss(energy, x, missing).item() == pytest.approx((0.25 + 1) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("space", [(16,), (12, 6), (8, 6, 6)])
+def test_learns_what_straight_lines_miss_in_any_dimension(space):
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(1, len(space), widths=(16, 16), scale=5.0, silent=True)
+    module = RecoveryMatching(energy, masks=("frames:0.25",))
+    assert not module.uses_buffer
+    optimizer = torch.optim.Adam(energy.parameters(), lr=1e-2)
+    missing = holes("frames:0.25", 16, space)
+    for i in range(60):
+        loss = recovery_loss(energy, waves(16, space, i), missing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # one step of the chain, from the interpolation, as `edit inpaint` takes it
+    truth = waves(16, space, 1000)
+    trained = Trained(energy, module.chain, (1, *space), 60)
+    found = recover(
+        energy,
+        trained.chain,
+        trained.shape,
+        Mask(~missing),
+        truth * ~missing,
+        start=interpolated(truth, missing),
+    )
+    known = ~missing.expand_as(truth)
+    torch.testing.assert_close(found[known], truth[known])
+    left = (found - truth).square().mean()
+    assert left < 0.5 * (interpolated(truth, missing) - truth).square().mean()
+
+
+def test_a_start_is_refined_and_not_transported():
+    # at the start already, a bowl around 0.25 pulls the unknown there and leaves the known alone
+    truth = torch.full((2, 1, 4, 4), -0.5)
+    missing = holes("box", 2, (4, 4))
+
+    def bowl(x):
+        return (x - 0.25).square().flatten(1).sum(1) / 2
+
+    how = {"start": torch.zeros(2, 1, 4, 4)}
+    chain = Chain(steps=1, step_size=0.5, temperature=0.0)
+    found = recover(bowl, chain, (1, 4, 4), Mask(~missing), truth * ~missing, **how)
+    assert found[missing].tolist() == pytest.approx([0.125] * int(missing.sum()))
+    assert (found[~missing] == -0.5).all()
