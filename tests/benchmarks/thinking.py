@@ -20,6 +20,7 @@ from genconv.energy import context_of
 from genconv.files import replacing
 from genconv.images import from_uint8, grid, save_png, to_uint8
 from genconv.progress import progress
+from genconv.sampling.gradient import energy_and_gradient
 from genconv.seeds import stream
 from genconv.tasks.judging import agreement, lowest
 from genconv.tasks.think import think
@@ -59,6 +60,19 @@ def energies_of(trained: Trained, draws: Tensor, context: Tensor) -> Tensor:
     )
 
 
+def one_step(trained: Trained, truth: Tensor, context: Tensor, seed: int) -> tuple[float, float]:
+    """Return the PSNR of one step of the size that is best on these very images, and that size.
+
+    Fine steps are slow to leave the noise; what more of them give beyond this is thought.
+    """
+    generator = [stream(seed, "recover", i, 0) for i in range(len(truth))]
+    x = trained.chain.noise(len(truth), truth.shape[1:], generator=generator)
+    parts = zip(x.split(128), context.split(128), strict=True)
+    gradient = torch.cat([energy_and_gradient(trained.energy, *part)[1] for part in parts])
+    sizes = [0.05 * i for i in range(2, 31)]
+    return max((psnr(x - size * gradient, truth), size) for size in sizes)
+
+
 def measure(trained: Trained, truth: Tensor, noise: float, options: argparse.Namespace) -> dict:
     """Return all numbers of one energy at one noise level."""
     noisy = truth.clone()
@@ -75,6 +89,7 @@ def measure(trained: Trained, truth: Tensor, noise: float, options: argparse.Nam
         step: sum(psnr(x[:, d], truth) for d in range(draws)) / draws for step, x in found.items()
     }
     out = {"noisy": psnr(noisy, truth), "psnr": by_steps, "choice": {}}
+    out["one step"] = one_step(trained, truth, context, options.seed)
     counted = torch.ones_like(truth, dtype=torch.bool)
     for step, x in found.items():
         energies = energies_of(trained, x, context)
@@ -141,7 +156,9 @@ def show(results: dict) -> None:
         table = Table("", *map(str, found["thinking"]["psnr"]), title=f"noise {noise}: PSNR, dB")
         table.add_row("thinking", *(f"{v:.2f}" for v in found["thinking"]["psnr"].values()))
         console.print(table)
-        line = f"noisy {found['thinking']['noisy']:.2f} dB"
+        best, size = found["thinking"]["one step"]
+        noisy = found["thinking"]["noisy"]
+        line = f"noisy {noisy:.2f} dB; one step of size {size:.2f} {best:.2f} dB"
         if "feed-forward" in found:
             (level,) = found["feed-forward"]["psnr"].values()
             line += f"; feed-forward {level:.2f} dB"
