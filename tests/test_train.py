@@ -428,7 +428,7 @@ def test_a_generator_that_does_not_fit_is_named_before_anything_is_written(coope
     def refusal(*args):
         with pytest.raises(UserError) as error:
             main([*TINY_COOPERATIVE, "--runs", str(tmp_path), *args])
-        assert content(tmp_path) == []
+        assert content(tmp_path) == {}
         return str(error.value)
 
     message = refusal("--model.generator.shape", "[1, 4, 4]")

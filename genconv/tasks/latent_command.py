@@ -59,6 +59,7 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     add("--step-size", type=float, help="step size at the latent chains' end")
     add("--revise", type=int, metavar="STEPS", help="Langevin steps by which the energy revises "
         "what the generator makes (the checkpoint's own)")  # fmt: skip
+    add("--temperature", type=float, help="of these steps, 0 for a descent (the checkpoint's own)")
     add("--seed", type=int, default=0, help="start s of image i depends on (seed, i, s) only (0)")
     add("--batch-size", type=int, default=256, help="latent chains at once (256)")
     add("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
@@ -195,7 +196,7 @@ def main(task: str, args: list[str]) -> None:
     """Explain images, showing progress, and go on with what was cut short."""
     options = parse(task, args)
     counts = {"n": 1, "pairs": 1, "points": 2, "starts": 1, "batch_size": 1, "steps": 1}
-    at_least(options, **counts, revise=0, seed=0, step_size=0)
+    at_least(options, **counts, revise=0, seed=0, step_size=0, temperature=0)
     trained = read(options.checkpoint, options.device)
     if trained.generator is None:
         raise UserError(
@@ -204,7 +205,8 @@ def main(task: str, args: list[str]) -> None:
         )
     check_free(options.out, options.overwrite)
     latent = trained.latent.at(options.steps, options.step_size)
-    trained = replace(trained, latent=latent, chain=trained.chain.at(options.revise))
+    chain = trained.chain.at(options.revise, None, options.temperature)
+    trained = replace(trained, latent=latent, chain=chain)
     options.n = getattr(options, "n", None)
     images = load(options, trained.shape)
     if task == "interpolate":
@@ -221,7 +223,7 @@ def main(task: str, args: list[str]) -> None:
         "task": task,
         "weights": trained.digest(),
         "latent": json.loads(json.dumps(latent.to_dict())),
-        "chain": json.loads(json.dumps(trained.chain.to_dict())),
+        "chain": json.loads(json.dumps(chain.to_dict())),
         "images": options.images,
         "split": options.split,
         "n": min(options.n, len(images)),

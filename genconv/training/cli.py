@@ -76,6 +76,16 @@ class TrainCLI(LightningCLI):
         if not 0 <= seed < 2**32:
             raise UserError(f"seed_everything is a number from 0 to 2**32 - 1, not {seed}")
 
+    def instantiate_classes(self) -> None:
+        """Build the parts, and answer values that a part refuses with one sentence."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # jsonargparse takes a refusal for a wrong type, and lists all types and values
+            if "Does not validate" not in str(error):
+                raise
+            raise UserError(_reason(error)) from error
+
     @property
     def folder(self) -> Path:
         """The run's folder."""

@@ -133,6 +133,7 @@ def test_one_image_file_will_do(edit, tmp_path):
         ("reconstruct", ("-n", 0), "-n must be at least 1"),
         ("reconstruct", ("--starts", 0), "--starts must be"),
         ("reconstruct", ("--revise", -1), "--revise must be"),
+        ("reconstruct", ("--temperature", -1), "--temperature must be"),
         ("reconstruct", ("--against", "digit"), "did you mean 'digits'"),
         ("interpolate", ("--points", 1), "--points must be at least 2"),
         ("interpolate", ("--pairs", 200), "holds 300 images, and --pairs 200 needs 400"),
