@@ -17,6 +17,7 @@ from genconv.errors import UserError, at_least, command
 from genconv.files import replacing
 from genconv.images import moving, save_gif, save_png, sheet, to_uint8
 from genconv.memory import Bites
+from genconv.persistent import persistent_chains
 from genconv.progress import progress
 from genconv.render import check_bodies, plot_voxels
 from genconv.seeds import stream
@@ -161,6 +162,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("checkpoint", help="checkpoint, run folder, or exported folder")
     parser.add_argument("--label", type=int, help="class of all images, of a conditional energy")
+    parser.add_argument("--persistent", action="store_true",
+                        help="no new chains, but those of the run's replay buffer as they are, "
+                        "-n of them at most")  # fmt: skip
     add_flags(parser)
     return parser.parse_args(args)
 
@@ -251,10 +255,31 @@ def run(
     print(f"{options.n} images: {options.out}")
 
 
+def take(options: argparse.Namespace, trained: Trained) -> None:
+    """Publish the persistent chains of a run as images.
+
+    Raises:
+        UserError: there are none, or a flag asks to change them.
+    """
+    check(options, trained)
+    changes = ["label", "size", "steps", "stretch", "step_size", "temperature", "trajectory"]
+    for name in changes:
+        if getattr(options, name) is not None:
+            flag = name.replace("_", "-")
+            raise UserError(f"--persistent takes the chains as they are; leave out --{flag}")
+    images = persistent_chains(options.checkpoint)[0][: options.n]
+    publish(images.movedim(1, -1).numpy(), labels_of(trained, range(len(images))), options.out)
+    print(f"{len(images)} images: {options.out}")
+
+
 def main(args: list[str] | None = None) -> None:
     """Sample from the checkpoint that the command line names."""
     options = parse(args)
-    run(options, read(options.checkpoint, options.device), options.label)
+    trained = read(options.checkpoint, options.device)
+    if options.persistent:
+        take(options, trained)
+    else:
+        run(options, trained, options.label)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
         UserError: the energy does not take images of this shape.
     """
     y = torch.zeros(1, dtype=torch.int64) if module.classes else None
-    if module.uses_buffer and module.buffer_size < data.batch_size * (module.classes or 1):
+    lent = module.chains_lent(data.batch_size)
+    if module.uses_buffer and module.buffer_size < lent * (module.classes or 1):
         raise UserError(
             f"a buffer of {module.buffer_size} chains is too small for batches of {data.batch_size}"
             + (f" from {module.classes} classes" if module.classes else "")
@@ -41,7 +42,8 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
         raise UserError(f"{data.name} has {data.classes} classes, the energy {module.classes}")
     try:
         with torch.no_grad():
-            energy = nn.Module.eval(module.energy)(torch.zeros(1, *data.shape), y)
+            for shape in {data.shape, module.chain_shape(data.shape)}:
+                energy = nn.Module.eval(module.energy)(torch.zeros(1, *shape), y)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{type(module.energy).__name__} cannot take images of shape {data.shape} "

@@ -133,7 +133,9 @@ def test_schedules_are_in_order_and_within_the_run(cli):
 def test_the_buffer_holds_a_batch_of_every_class(cli):
     if not cli.model.uses_buffer:
         pytest.skip("has no buffer")
-    assert cli.model.buffer_size >= cli.datamodule.batch_size * (cli.model.classes or 1)
+    lent = cli.model.chains_lent(cli.datamodule.batch_size)
+    assert cli.model.buffer_size >= lent * (cli.model.classes or 1)
+    assert len(cli.model.chain_shape(shape_of(cli))) == len(shape_of(cli))
 
 
 @pytest.mark.parametrize("name", ["digits", "shapes"])

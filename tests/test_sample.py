@@ -394,3 +394,19 @@ def test_no_step_is_what_the_generator_proposes(draw, run, cooperative, tmp_path
             main([str(cooperative), "--steps", "0", "--out", out, flag, value])
     with pytest.raises(UserError, match="the generator makes images of 8x8, not 16x16"):
         main([str(cooperative), "--size", "16", "--out", out])
+
+
+def test_persistent_chains_are_those_of_the_checkpoint(draw, run):
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    images = checkpoint["chains"][0]["buffer"]["images"]
+    drawn = draw("--persistent", "-n", 5)["images"]
+    assert np.array_equal(drawn, images[:5].movedim(1, -1).numpy())
+    everything = draw("--persistent", "-n", len(images) + 1, out="b.npz")["images"]
+    assert len(everything) == len(images)
+
+
+def test_persistent_chains_cannot_be_changed_and_must_be_there(draw, run, conditional):
+    with pytest.raises(UserError, match="leave out --step-size"):
+        draw("--persistent", "--step-size", 0.1)
+    with pytest.raises(UserError, match="holds no persistent chains"):
+        draw("--persistent", checkpoint=conditional)

@@ -73,6 +73,7 @@ class SampleGrid(pl.Callback):
         columns: images in a row; the squarest grid by default.
         scale: side of the square that a pixel becomes.
         seed: of the noise.
+        persistent: draw none, but show the first chains of the replay buffer.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class SampleGrid(pl.Callback):
         columns: int | None = None,
         scale: int = 2,
         seed: int = 0,
+        persistent: bool = False,
     ) -> None:
         self.every, self.n, self.columns, self.scale, self.seed = every, n, columns, scale, seed
+        self.persistent = persistent
 
     @pl.utilities.rank_zero_only
     def on_train_batch_end(
@@ -91,20 +94,27 @@ class SampleGrid(pl.Callback):
     ) -> None:
         step = trainer.global_step
         if self.every and (step % self.every == 0 or step == trainer.max_steps):
-            generator = stream(self.seed, "grid", device=module.device)
-
-            def go_on(step: int, x: Tensor) -> None:
-                if trainer.should_stop:
-                    raise _Stopped
-
-            try:
-                with _averaged(trainer, module):
-                    x = module.drawn(self.n, batch, generator=generator, callback=go_on)
-            except _Stopped:
+            if self.persistent and module.buffer is not None:
+                images = module.buffer.images[: self.n]
+            elif (images := self._drawn(trainer, module, batch)) is None:
                 # a signal came: the checkpoint is more urgent than the picture
                 return
-            picture = sheet(to_uint8(x).cpu(), self.columns, scale=self.scale)
+            picture = sheet(images.cpu(), self.columns, scale=self.scale)
             save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
+
+    def _drawn(self, trainer: pl.Trainer, module: EnergyModule, batch: Any) -> Tensor | None:
+        generator = stream(self.seed, "grid", device=module.device)
+
+        def go_on(step: int, x: Tensor) -> None:
+            if trainer.should_stop:
+                raise _Stopped
+
+        try:
+            with _averaged(trainer, module):
+                x = module.drawn(self.n, batch, generator=generator, callback=go_on)
+        except _Stopped:
+            return None
+        return to_uint8(x)
 
 
 class _Stopped(Exception):  # noqa: N818 - no error

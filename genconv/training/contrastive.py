@@ -9,6 +9,7 @@ from genconv.energy import Energy
 from genconv.errors import UserError
 from genconv.sampling import Chain, Knots, draw_noise, frozen, value_at
 from genconv.training.augment import augment
+from genconv.training.canvas import canvas_shape, draw_tiles
 from genconv.training.module import EnergyModule
 
 __all__ = ["ContrastiveDivergence", "energy_pair", "entropy", "last_step"]
@@ -41,6 +42,9 @@ class ContrastiveDivergence(EnergyModule):
         bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
         seed: of the chains and the buffer.
         optimizer: `adam`, or `sgd`, by which Boltzmann machines learn.
+        canvas: extents of the persistent chains where these are larger than the data, one number
+            for every axis or one for each; null for chains as large as the data. Every update
+            then continues all chains of the buffer, and compares the data with tiles of them.
 
     References:
         Du, Mordatch: https://arxiv.org/abs/1903.08689; Nijkamp et al. (short-run):
@@ -67,18 +71,28 @@ class ContrastiveDivergence(EnergyModule):
         bf16_chains: bool = False,
         seed: int = 0,
         optimizer: Literal["adam", "sgd"] = "adam",
+        canvas: int | list[int] | None = None,
     ) -> None:
         if kl and chain.sampler != "langevin":
             raise UserError(f"kl needs a Langevin chain, not sampler: {chain.sampler}")
+        if canvas is not None and (start != "buffer" or getattr(energy, "classes", None)):
+            raise UserError("a canvas needs start: buffer, and an energy without classes")
         super().__init__(
             energy, chain, k, buffer_size, restart, False, lr, betas, bf16_chains, seed, optimizer
         )
         self.start, self.alpha, self.noise = start, alpha, noise
         self.kl, self.entropy, self.augment = kl, entropy, augment
+        self.canvas = canvas
 
     @property
     def uses_buffer(self) -> bool:
         return self.start == "buffer"
+
+    def chain_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape if self.canvas is None else canvas_shape(shape, self.canvas)
+
+    def chains_lent(self, batch: int) -> int:
+        return batch if self.canvas is None else self.buffer_size
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
         x, y = batch
@@ -101,7 +115,11 @@ class ContrastiveDivergence(EnergyModule):
     def _negatives(self, x: Tensor, y: Tensor | None) -> Tensor:
         if self.uses_buffer:
             recolour = (lambda z: augment(z, self.generator)) if self.augment else None
-            return self.negatives(x, y, recolour)
+            if self.canvas is None:
+                return self.negatives(x, y, recolour)
+            like = x.new_empty(self.buffer_size, *self.chain_shape(tuple(x.shape[1:])))
+            chains = self.negatives(like, None, recolour)
+            return draw_tiles(chains, len(x), x.shape[2:], self.generator)
         if self.start == "data":
             return self.advance(x, y)
         shape = tuple(x.shape[1:])

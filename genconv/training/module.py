@@ -112,6 +112,14 @@ class EnergyModule(pl.LightningModule):
         """Whether the negatives come from the replay buffer."""
         return True
 
+    def chain_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape (C, *space) of the chains that go with data of a shape."""
+        return shape
+
+    def chains_lent(self, batch: int) -> int:
+        """Return how many chains of the buffer an update with so many images continues."""
+        return batch
+
     def negatives(
         self, x: Tensor, y: Tensor | None, augment: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:

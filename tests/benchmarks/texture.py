@@ -10,7 +10,6 @@ mean, covariance of colours and power spectrum.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from genconv import read
 from genconv.data import load_images
 from genconv.images import from_uint8, save_png, to_uint8
+from genconv.persistent import persistent_chains
 from genconv.sample import sample
 from genconv.seeds import stream
 
@@ -77,14 +77,15 @@ def spectrum_noise(source: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def measure(run: str, source: str, size: int, n: int) -> tuple[Table, Tensor]:
-    """Compare a run's draws with its source; return a table and a row of pictures."""
+    """Compare a run's chains with its source; return a table and a row of pictures."""
     image = load_images(source, size=size, channels=3).images[:1]
     x, trained = from_uint8(image), read(run)
-    long = replace(trained, chain=trained.chain.at(steps=4 * trained.chain.steps))
+    canvas = persistent_chains(run)[0]
+    tiles = torch.cat([t for rows in canvas.split(size, 2) for t in rows.split(size, 3)])
     kinds = {
-        "synthesis": sample(trained.at_size(size), range(n)),
-        "twice the size": sample(trained.at_size(2 * size), range(1)),
-        "chain four times as long": sample(long.at_size(size), range(n)),
+        f"persistent chain, tiles of {size}": tiles,
+        "persistent chain, whole": canvas,
+        "new chain from noise": sample(trained.at_size(size), range(1)),
         "shuffled 8x8 patches": draws(shuffled, x, n),
         "Gaussian, same spectrum": draws(spectrum_noise, x, n),
     }
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", help="RUN=SOURCE, the texture as --data.name had it")
     parser.add_argument("--size", type=int, default=64, help="as --data.size had it (64)")
     parser.add_argument("-n", type=int, default=4, help="draws of each baseline (4)")
-    parser.add_argument("--out", type=Path, help="FILE.png: source, draw, larger draw, baselines")
+    parser.add_argument("--out", type=Path, help="FILE.png: source, tile, whole, both baselines")
     options = parser.parse_args()
     rows = []
     for pair in options.runs:

@@ -1,9 +1,14 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from genconv.energy import GenerativeConvNet
-from genconv.sampling import Chain
+from genconv.images import sheet
+from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import EMA, EnergyMatching, SampleGrid, SaveLast, WholeCheckpointIO
 
 
@@ -81,3 +86,15 @@ def test_a_failed_save_keeps_the_old_checkpoint_and_says_so(tmp_path):
         io.save_checkpoint({"a": lambda: None}, tmp_path / "last.ckpt")
     assert io.load_checkpoint(tmp_path / "last.ckpt") == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_grid_of_persistent_chains_draws_none(tmp_path):
+    buffer = ReplayBuffer(3, (1, 8, 8), seed=0)
+    module = SimpleNamespace(buffer=buffer)
+    trainer = SimpleNamespace(global_step=5, max_steps=9, default_root_dir=tmp_path)
+    SampleGrid(every=5, n=2, scale=1, persistent=True).on_train_batch_end(
+        trainer, module, None, None, 0
+    )
+    with Image.open(tmp_path / "samples" / "step_0000005.png") as picture:
+        shown = torch.from_numpy(np.array(picture))[None]
+    assert torch.equal(shown, sheet(buffer.images[:2]))
