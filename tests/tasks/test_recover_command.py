@@ -15,7 +15,7 @@ from genconv.data import load_images
 from genconv.edit import main
 from genconv.energy import EnergyTransformer, GenerativeConvNet, context_of
 from genconv.errors import UserError
-from genconv.images import from_uint8, save_png, to_uint8
+from genconv.images import from_uint8, save_gif, save_png, to_uint8
 from genconv.sampling import Chain, langevin
 from genconv.seeds import stream
 
@@ -291,3 +291,24 @@ def test_what_it_was_not_taught_is_said(thinker, tmp_path):
     args = ["upscale", str(thinker), "digits", "--degrade", "--out", str(tmp_path / "a")]
     with pytest.raises(UserError, match="taught to denoise and to inpaint"):
         main(args)
+
+
+def test_a_clip_is_recovered_from_straight_lines(edit, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        energy = GenerativeConvNet(3, dims=3, widths=(4,), silent=True)
+    write(Trained(energy, Chain(1, 1.0, 0.0), (3, 6, 8, 8), 0), tmp_path / "energy")
+    # 8 frames of 12x16, which grow lighter at an even pace
+    frames = [torch.full((3, 12, 16), 20 * i, dtype=torch.uint8) for i in range(8)]
+    save_gif(tmp_path / "a.gif", frames)
+    options = ("--start", "interpolation", "--mask", "frames:0.5", "--degrade", "--draws", 1)
+    arrays, report, words = edit(
+        "inpaint", tmp_path / "a.gif", *options, checkpoint=tmp_path / "energy"
+    )
+    assert arrays["truth"].shape == (1, 3, 6, 8, 8)
+    torch.testing.assert_close(arrays["mean"], arrays["truth"], rtol=0, atol=1e-5)
+    assert report["start"] == "interpolation"
+    assert "straight lines" in words
+    with Image.open(tmp_path / "out" / "picture.png") as picture:
+        # frames, a row for each
+        assert picture.height > 4 * 64
