@@ -410,3 +410,15 @@ def test_persistent_chains_cannot_be_changed_and_must_be_there(draw, run, condit
         draw("--persistent", "--step-size", 0.1)
     with pytest.raises(UserError, match="holds no persistent chains"):
         draw("--persistent", checkpoint=conditional)
+
+
+def test_bodies_are_rendered_and_images_are_not(draw, tmp_path):
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(1, dims=3, widths=(4,), strides=(2,))
+    write(Trained(energy, Chain(2, 0.1, 0.01), (1, 4, 4, 4), 0), tmp_path / "energy")
+    draw("-n", 2, "--render", tmp_path / "a.png", checkpoint=tmp_path / "energy")
+    assert pixels(tmp_path / "a.png").std() > 5
+    for options, reason in [(["a.gif"], r"\.png, not a\.gif"), (["b.png"], "only bodies")]:
+        with pytest.raises(UserError, match=reason):
+            draw("--render", *options, out="b.npz")
+    assert not (tmp_path / "b.npz").exists()

@@ -6,8 +6,8 @@
 
 `split` leaves out bodies that occur twice before it shuffles the others, with a seed of its own,
 and lays a fifth of them aside. `recover` runs `genconv.edit` on held-out bodies and prints
-intersections over union: of the missing voxels, or of all where resolution was missing. Baselines
-that have a threshold get the one that is best on the truth.
+intersections over union: of the missing voxels, or of all where resolution was missing. What is
+smooth is judged at the middle, and once more at the threshold that is best on the truth.
 """
 
 import argparse
@@ -69,16 +69,17 @@ def best_threshold(estimate, truth, counted):
     return max(float(intersection_over_union(estimate - t, truth, counted).mean()) for t in tried)
 
 
-def dialled(kind, option, truth, examples):
-    """IoU of methods whose threshold is turned to what is best."""
-    shape, task = tuple(truth.shape[1:]), kind
+def dialled(task, option, truth, examples, mean):
+    """IoU of what is smooth, at the threshold that is best for it."""
+    shape = tuple(truth.shape[1:])
     if task == "inpaint":
         problem = Problem(shape, missing=holes(option, len(truth), shape[1:]))
     else:
         problem = Problem(shape, operator=shrinking(shape, int(option)))
     found = baselines(task, problem, problem.degrade(truth, 0), truth, examples)
     counted = problem.counted(len(truth))
-    names = ("linear", "cubic spline", "mean of the examples")
+    found["mean of the draws"] = mean
+    names = ("mean of the draws", "linear", "cubic spline", "mean of the examples")
     return {
         f"{name}, best threshold": best_threshold(found[name], truth, counted)
         for name in names
@@ -104,7 +105,9 @@ def recover(options):
             edit(task, args)
         report = json.loads((out / "report.json").read_text())
         columns[name] = {method: row["iou"] for method, row in report["table"].items()}
-        columns[name] |= dialled(task, option, truth, examples)
+        with np.load(out / "results.npz") as file:
+            mean = torch.from_numpy(file["mean"]).movedim(-1, 1)
+        columns[name] |= dialled(task, option, truth, examples, mean)
     methods = list(dict.fromkeys(method for column in columns.values() for method in column))
     table = Table("IoU", *columns, title=f"{options.n} held-out bodies, {options.draws} draws")
     for method in methods:

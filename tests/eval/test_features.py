@@ -116,9 +116,9 @@ def test_floats_are_refused_because_truncation_shifts_grey_levels(net):
         extract(net, from_uint8(pictures(5)))
 
 
-@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (3, 8, 8)])
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (3, 8)])
 def test_other_shapes_are_refused(net, shape):
-    with pytest.raises(UserError, match="N, C, H, W"):
+    with pytest.raises(UserError, match=r"N, C, \*space"):
         extract(net, torch.zeros(shape, dtype=torch.uint8))
 
 

@@ -72,3 +72,27 @@ def test_colours_and_blur():
     truth[..., 4:8, 4:8] = 0.9
     blurred, sharp = made("deblur", problem, truth).values()
     assert error(sharp, truth) < 0.8 * error(blurred, truth)
+
+
+def test_the_nearest_example_and_their_mean_keep_what_was_measured():
+    g = torch.Generator().manual_seed(0)
+    examples = torch.rand(20, 1, 8, 8, generator=g) * 2 - 1
+    truth = (examples[[7, 3]] + 0.01).clamp(-1, 1)
+    missing = holes("random:0.5", 2, (8, 8))
+    problem = Problem((1, 8, 8), missing=missing)
+    measured = problem.degrade(truth, 0)
+    found = baselines("inpaint", problem, measured, truth, examples)
+    expected = torch.where(missing, examples[[7, 3]], truth)
+    torch.testing.assert_close(found["nearest example"], expected)
+    expected = torch.where(missing, examples.mean(0), truth)
+    torch.testing.assert_close(found["mean of the examples"], expected)
+    problem = Problem((1, 8, 8), operator=shrinking((1, 8, 8), 2))
+    measured = problem.degrade(truth, 0)
+    found = baselines("upscale", problem, measured, truth, examples)
+    assert error(found["nearest example"], truth) < 1e-4
+    for name in ("nearest example", "mean of the examples"):
+        torch.testing.assert_close(problem.operator(found[name]), measured)
+    # with noise what was measured is not to be kept
+    noisy = Problem((1, 8, 8), 0.3, Separable([None] * 3))
+    found = baselines("denoise", noisy, noisy.degrade(truth, 0), truth, examples)
+    assert torch.equal(found["nearest example"], examples[[7, 3]])

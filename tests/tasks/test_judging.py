@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from genconv.tasks.judging import agreement, coverage, judge, lowest
+from genconv.tasks.judging import (
+    agreement,
+    coverage,
+    intersection_over_union,
+    judge,
+    lowest,
+)
 
 
 def noise(*shape, seed=0):
@@ -86,3 +92,18 @@ def test_the_lowest_energy_chooses_and_its_order_is_compared_with_that_of_errors
     wrong = draws.clone()
     wrong[..., 0] = 1 - wrong[..., 0]
     assert agreement(wrong, sizes, truth, part) == pytest.approx(1)
+
+
+def test_intersection_over_union_is_of_what_is_counted_and_above_the_middle():
+    truth, estimate = torch.full((3, 1, 2, 2, 2), -1.0), torch.full((3, 1, 2, 2, 2), -0.3)
+    truth[0, 0, 0], estimate[0, 0, :, 0] = 1.0, 0.1
+    estimate[1, 0, 0, 0, 0] = 0.1
+    counted = torch.ones_like(truth, dtype=torch.bool)
+    # 2 of 6; 0 of 1; nothing of nothing
+    found = intersection_over_union(estimate, truth, counted)
+    assert found.tolist() == pytest.approx([1 / 3, 0, 1])
+    assert judge(estimate, truth, counted)["iou"] == pytest.approx(4 / 9)
+    counted[:, :, :, 1] = False
+    assert intersection_over_union(estimate, truth, counted).tolist() == pytest.approx([0.5, 0, 1])
+    # grey images are neither
+    assert "iou" not in judge(estimate, truth * 0.9, counted)

@@ -312,3 +312,27 @@ def test_a_clip_is_recovered_from_straight_lines(edit, tmp_path):
     with Image.open(tmp_path / "out" / "picture.png") as picture:
         # frames, a row for each
         assert picture.height > 4 * 64
+
+
+def test_bodies_are_compared_with_examples_and_rendered(edit, voxels, tmp_path):
+    checkpoint, _ = voxels
+    solid = torch.rand(6, 4, 8, 8, 1, generator=torch.Generator().manual_seed(0)) < 0.3
+    np.savez(tmp_path / "bodies.npz", images=solid.numpy())
+    bodies = tmp_path / "bodies.npz"
+    args = (bodies, "--degrade", "-n", 2, "--draws", 2, "--examples", bodies, "--render")
+    _, report, printed = edit("inpaint", *args, "--mask", "random", checkpoint=checkpoint)
+    # they are among their own examples
+    assert report["table"]["nearest example"]["iou"] == 1
+    assert report["table"]["mean of the examples"]["iou"] < 1
+    assert "IoU" in printed
+    with Image.open(tmp_path / "out" / "render.png") as image:
+        assert image.width > image.height
+
+
+def test_examples_and_renderings_need_what_they_are_of(edit, voxels, tmp_path):
+    checkpoint, images = voxels
+    with pytest.raises(UserError, match="--degrade"):
+        edit("inpaint", images, "--examples", images, checkpoint=checkpoint)
+    with pytest.raises(UserError, match="only bodies"):
+        edit("inpaint", *DEGRADED, "--render")
+    assert not (tmp_path / "out").exists()
