@@ -22,7 +22,7 @@ from genconv.progress import progress
 from genconv.tasks.judging import judge
 from genconv.tasks.latent import between, class_means, explain, principal, revise
 from genconv.tasks.pictures import plot_columns
-from genconv.tasks.recover_command import load
+from genconv.tasks.posing import load
 from genconv.unfinished import Unfinished, check_free
 
 __all__ = ["main"]

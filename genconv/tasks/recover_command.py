@@ -13,22 +13,20 @@ from torch import Tensor
 import genconv
 from genconv.checkpoint import Trained, read
 from genconv.data import load_images
-from genconv.data.clips import CLIPS
-from genconv.data.fit import fit
-from genconv.data.holes import holes, interpolated
+from genconv.data.holes import interpolated
 from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
-from genconv.images import from_uint8, save_png, to_uint8
 from genconv.progress import progress
-from genconv.render import VIEWS, check_bodies, plot_voxels
+from genconv.render import check_bodies
 from genconv.seeds import stream
 from genconv.tasks.baselines import restoration
-from genconv.tasks.judging import judge_all, lowest, show
-from genconv.tasks.measurement import Separable, blurring, greying, shrinking
-from genconv.tasks.pictures import plot_coverage, plot_recovery
+from genconv.tasks.judging import judge_all, show
+from genconv.tasks.pictures import plot_coverage
+from genconv.tasks.posing import fitted, pose
 from genconv.tasks.problems import Problem
 from genconv.tasks.recover import recover
+from genconv.tasks.results import publish, render
 from genconv.tasks.think import think
 from genconv.unfinished import Unfinished, check_free
 
@@ -124,64 +122,6 @@ def check(task: str, options: argparse.Namespace, trained: Trained) -> None:
     check_free(options.out, options.overwrite)
 
 
-def load(options: argparse.Namespace, shape: tuple[int, ...]) -> Tensor:
-    """Load the images named on the command line, fitted to (C, *space), in [-1, 1]."""
-    c, *space = shape
-    if (options.images.lower().endswith(CLIPS) or options.images.startswith("clip:")) and (
-        len(space) == 3
-    ):
-        # frames may be larger, and there may be more of them
-        clips = load_images(options.images, size=space[-1], channels=c if c in (1, 3) else None)
-        images = clips.images[:, :, : space[0]]
-    else:
-        images = load_images(options.images, options.split, root=options.root).images
-    return fitted(images[: options.n], options.images, shape)
-
-
-def fitted(images: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
-    """Fit uint8 images to (C, *space), in [-1, 1]."""
-    c, *space = shape
-    if images.shape[1:] == shape:
-        return from_uint8(images)
-    if images.ndim != 4 or len(space) != 2 or space[0] != space[1] or c not in (1, 3):
-        raise UserError(
-            f"{name} holds images of shape {tuple(images.shape[1:])}; "
-            f"this task and energy need {shape}"
-        )
-    return from_uint8(fit(images, space[0], c))
-
-
-def pose(
-    task: str, options: argparse.Namespace, shape: tuple[int, ...]
-) -> tuple[Problem, Tensor, Tensor | None]:
-    """Return the problem, what was measured, and the truth where it is known."""
-    c, *space = shape
-    if task == "inpaint":
-        images = load(options, shape)
-        missing = holes(options.mask, len(images), tuple(space), options.seed)
-        problem = Problem(shape, missing=missing)
-        return problem, problem.degrade(images, options.seed), images if options.degrade else None
-    small = shape
-    if task == "denoise":
-        problem = Problem(shape, options.noise, Separable([None] * len(shape)))
-    elif task == "deblur":
-        problem = Problem(shape, options.noise, blurring(shape, options.blur))
-    elif task == "colourise":
-        if c != 3:
-            raise UserError(f"colourise needs an energy of RGB images, not of {c} channels")
-        problem = Problem(shape, 0.0, greying(shape))
-        small = (1, *space)
-    else:
-        if not space or any(side % options.factor for side in space):
-            raise UserError(f"--factor {options.factor} divides not all sides of {tuple(space)}")
-        problem = Problem(shape, 0.0, shrinking(shape, options.factor))
-        small = (c, *(side // options.factor for side in space))
-    if not options.degrade:
-        return problem, load(options, small), None
-    truth = load(options, shape)
-    return problem, problem.degrade(truth, options.seed), truth
-
-
 def condition(
     trained: Trained, problem: Problem, measured: Tensor, rows: Tensor, options: Any
 ) -> Tensor | None:
@@ -261,51 +201,6 @@ def energies_of(
         y = condition(trained, problem, measured, part, options)
         found.append(trained.energy(x.to(device), y).cpu())
     return torch.cat(found).unflatten(0, draws.shape[:2])
-
-
-def render(
-    out: Path, problem: Problem, measured: Tensor, truth: Tensor | None, draws: Tensor
-) -> None:
-    """Draw bodies as `plot_recovery` does images, without their spread."""
-    columns = {} if truth is None else {"truth": truth}
-    columns |= {"observed": problem.seen(measured), "draw 1": draws[:, 0], "mean": draws.mean(1)}
-    plot_voxels(out / "render.png", {k: to_uint8(x) for k, x in columns.items()}, VIEWS[:1])
-
-
-def publish(
-    out: Path,
-    problem: Problem,
-    measured: Tensor,
-    truth: Tensor | None,
-    draws: Tensor,
-    energies: Tensor,
-    answer: str,
-) -> None:
-    """Write results.npz, the answers as PNGs where they are pictures, and before and after."""
-
-    def last(x: Tensor, axis: int = 1) -> np.ndarray:
-        return np.ascontiguousarray(x.movedim(axis, -1).numpy())
-
-    mean = draws.mean(1)
-    chosen = mean if answer == "mean" else lowest(draws, energies)
-    arrays = {
-        "images": last(to_uint8(chosen)),
-        "mean": last(mean),
-        "draws": last(draws, 2),
-        "energies": energies.numpy(),
-        "measured": last(measured),
-    }
-    if draws.shape[1] > 1:
-        arrays["std"] = last(draws.std(1))
-    if truth is not None:
-        arrays["truth"] = last(truth)
-    with replacing(out / "results.npz") as part, part.open("wb") as file:
-        np.savez(file, **arrays)
-    if mean.ndim == 4 and mean.shape[1] in (1, 3):
-        wide = len(str(len(mean) - 1))
-        for i, image in enumerate(to_uint8(chosen)):
-            save_png(out / answer / f"{i:0{wide}d}.png", image)
-    plot_recovery(out / "picture.png", truth, problem.seen(measured), draws)
 
 
 def main(task: str, args: list[str]) -> None:
