@@ -101,7 +101,15 @@ def tiled(images: Tensor) -> Tensor:
     return sheet(images, scale=max(1, 48 // images.shape[-1]))
 
 
-def publish(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
+def publish(images: np.ndarray, labels: list[int] | None, options: argparse.Namespace) -> None:
+    """Write images, uint8 (n, *space, C), as the flags `out` and `render` say."""
+    write_images(images, labels, options.out)
+    if options.render is not None:
+        first = torch.from_numpy(np.ascontiguousarray(images[:8])).movedim(-1, 1)
+        plot_voxels(options.render, first)
+
+
+def write_images(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
     """Write images, uint8 (n, *space, C), as OUT.npz, one OUT.png, .gif or .mp4, or as PNGs."""
     if out.suffix == ".npz":
         named = {"images": images} if labels is None else {"images": images, "labels": labels}
@@ -245,10 +253,7 @@ def run(
             images = sample_in_bites(trained, rows, bites, **how)
             work.images[begin : rows.stop] = images.movedim(1, -1).numpy()
             work.mark(rows.stop)
-        publish(work.images, labels_of(trained, range(options.n), label), options.out)
-        if options.render:
-            first = torch.from_numpy(np.ascontiguousarray(work.images[:8])).movedim(-1, 1)
-            plot_voxels(options.render, first)
+        publish(work.images, labels_of(trained, range(options.n), label), options)
         work.remove()
     if options.trajectory is not None:
         film(trained, range(min(options.n, 64)), options.trajectory, **how)
@@ -268,7 +273,7 @@ def take(options: argparse.Namespace, trained: Trained) -> None:
             flag = name.replace("_", "-")
             raise UserError(f"--persistent takes the chains as they are; leave out --{flag}")
     images = persistent_chains(options.checkpoint)[0][: options.n]
-    publish(images.movedim(1, -1).numpy(), labels_of(trained, range(len(images))), options.out)
+    publish(images.movedim(1, -1).numpy(), labels_of(trained, range(len(images))), options)
     print(f"{len(images)} images: {options.out}")
 
 

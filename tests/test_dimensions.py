@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from genconv.checkpoint import Trained, read, write
+from genconv.data.holes import holes
 from genconv.energy import GenerativeConvNet
 from genconv.eval import activations, extract
 from genconv.images import sheet, to_uint8
 from genconv.sample import sample
 from genconv.sampling import Chain
-from genconv.tasks.problems import Problem, holes
+from genconv.tasks.problems import Problem
 from genconv.tasks.recover import recover
 from genconv.training import ContrastiveDivergence, EnergyMatching
 

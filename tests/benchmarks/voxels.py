@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from genconv.checkpoint import read
 from genconv.data import load_images
+from genconv.data.holes import holes
 from genconv.data.voxels import distinct
 from genconv.energy import build, describe
 from genconv.eval import activations, extract
@@ -32,7 +33,7 @@ from genconv.images import from_uint8
 from genconv.tasks.baselines import baselines
 from genconv.tasks.judging import intersection_over_union
 from genconv.tasks.measurement import shrinking
-from genconv.tasks.problems import Problem, holes
+from genconv.tasks.problems import Problem
 from genconv.tasks.recover_command import main as edit
 
 PROBLEMS = {
