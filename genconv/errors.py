@@ -17,6 +17,10 @@ class UserError(Exception):
 
     code = 2
 
+    def __init__(self, sentence: str) -> None:
+        # what libraries say within it may go over several lines
+        super().__init__(" ".join(str(sentence).split()))
+
 
 class DivergedError(UserError):
     """Training that cannot be saved by going back, in one sentence; commands exit with code 3."""

@@ -15,3 +15,9 @@ def test_a_flag_below_its_bound_is_named(value):
         at_least(options, n=1, batch_size=1)
     with pytest.raises(UserError, match=r"^-n must be at least 2"):
         at_least(options, n=2)
+
+
+def test_an_error_is_one_line_whatever_a_library_said():
+    assert str(UserError("cannot read a.npz: first\n\n  second; mend it")) == (
+        "cannot read a.npz: first second; mend it"
+    )

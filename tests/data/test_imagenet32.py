@@ -110,6 +110,13 @@ def test_a_malicious_pickle_never_runs(tmp_path, call, protocol):
     assert not canary.exists()
 
 
+def test_a_persistent_id_is_refused_in_one_line(tmp_path):
+    (tmp_path / "val_data").write_bytes(b"Psome id\n.")
+    with pytest.raises(UserError) as error:
+        load_images("imagenet32", "val", root=tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "state",
     [
