@@ -101,6 +101,14 @@ def measure(run: str, source: str, size: int, n: int) -> tuple[Table, Tensor]:
     return table, side_by_side([image, *(shown[i][:1] for i in (0, 1, 3, 4))])
 
 
+def worth(source: Path, size: int, n: int) -> tuple[float, float]:
+    """Return the bar of a source, and how far its halves are from each other, in bars."""
+    x = from_uint8(load_images(str(source), size=size, channels=3).images[:1])
+    baselines = [gram_distance(from_uint8(draws(f, x, n)), x) for f in (shuffled, spectrum_noise)]
+    bar = min(distance.mean().item() for distance in baselines) / 2
+    return bar, max(gram_distance(a, b).item() for a, b in halves(x)) / bar
+
+
 def halves(x: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return left and right, and top and bottom half, each beside the other, both ways round."""
     h, w = x.shape[2] // 2, x.shape[3] // 2
@@ -110,17 +118,22 @@ def halves(x: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", help="RUN=SOURCE, the texture as --data.name had it")
+    parser.add_argument("runs", nargs="*", help="RUN=SOURCE, the texture as --data.name had it")
+    parser.add_argument("--worth", type=Path, nargs="+", metavar="SOURCE",
+                        help="say of which sources another half meets the bar")  # fmt: skip
     parser.add_argument("--size", type=int, default=64, help="as --data.size had it (64)")
     parser.add_argument("-n", type=int, default=4, help="draws of each baseline (4)")
     parser.add_argument("--out", type=Path, help="FILE.png: source, tile, whole, both baselines")
     options = parser.parse_args()
+    found = {path.stem: worth(path, options.size, options.n) for path in options.worth or ()}
+    for name, (bar, ratio) in sorted(found.items(), key=lambda item: item[1][1]):
+        print(f"{name:20} bar {bar:.3f}, halves {ratio:.2f} of it")
     rows = []
     for pair in options.runs:
         table, row = measure(*pair.split("="), options.size, options.n)
         Console(width=100).print(table)
         rows.append(F.pad(row, (0, 0, 0, 4), value=255))
-    if options.out:
+    if options.out and rows:
         save_png(options.out, torch.cat(rows, 1))
 
 
