@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["DivergedError", "UserError", "at_least", "command"]
+__all__ = ["DivergedError", "UserError", "at_least", "command", "sentence"]
 
 
 class UserError(Exception):
@@ -26,6 +26,13 @@ class DivergedError(UserError):
     """Training that cannot be saved by going back, in one sentence; commands exit with code 3."""
 
     code = 3
+
+
+def sentence(error: Exception) -> str:
+    """Return what a library's exception says, in one line that is no longer than 300 characters."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return " ".join(str(error).split())[:300]
 
 
 def at_least(options: argparse.Namespace, **bounds: float) -> None:

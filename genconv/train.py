@@ -47,7 +47,7 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{type(module.energy).__name__} cannot take images of shape {data.shape} "
-            f"from {data.name}: {' '.join(str(error).split())}"
+            f"from {data.name}: {error}"
         ) from error
     finally:
         module.energy.train()
@@ -128,9 +128,8 @@ def fit(cli: TrainCLI, resume: Path | None) -> None:
     except RuntimeError as error:
         if not re.match(r"DataLoader worker .* (killed|exited)", str(error)):
             raise
-        again = " ".join(str(error).split())
         raise UserError(
-            f"{again}; did memory run out? Go on by --ckpt_path last, with fewer --data.workers"
+            f"{error}; did memory run out? Go on by --ckpt_path last, with fewer --data.workers"
         ) from error
 
 

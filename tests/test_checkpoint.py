@@ -11,10 +11,11 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 import genconv
-from genconv.checkpoint import FORMAT, Trained, load, read, write
+from genconv.checkpoint import Trained, load, read, write
 from genconv.energy import GenerativeConvNet, UNetEnergy
 from genconv.errors import UserError
 from genconv.sampling import Chain
+from genconv.trained import FORMAT
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genconv.data.decode import MAX_PIXELS, open_image, to_tensor
 from genconv.data.fit import fit, to_channels
-from genconv.errors import UserError
+from genconv.errors import UserError, sentence
 from genconv.files import replacing
 from genconv.progress import progress
 
@@ -98,7 +98,7 @@ def open_clip(path: str | Path, *, size: int | None = None, channels: int | None
             raise _undecodable(path, "it is no GIF, or its beginning is broken") from error
         # hostile or torn bytes make decoders raise nearly anything
         except Exception as error:
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = sentence(error) or type(error).__name__
             raise _undecodable(path, said) from error
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genconv.data.folder import PICTURES, listing, load_once, split_folder
 from genconv.data.image_set import Images
-from genconv.errors import UserError
+from genconv.errors import UserError, sentence
 
 __all__ = ["BODIES", "distinct", "holds_bodies", "load_bodies", "open_body"]
 
@@ -54,7 +54,7 @@ def open_body(path: str | Path, size: int | None = None) -> Tensor:
         else:
             solid = _voxelised(data, path.suffix.lower()[1:], size or SIDE)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"cannot read {path}: {reason}; mend or remove it") from error
     return torch.from_numpy(solid.astype(np.uint8) * 255)[None]
 
@@ -170,7 +170,7 @@ def _voxelised(data: bytes, kind: str, size: int) -> np.ndarray:
         points = mesh.voxelized(1.0).points
     # hostile or torn text makes its readers raise nearly anything
     except Exception as error:
-        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise ValueError(sentence(error) or type(error).__name__) from error
     place = np.rint(points).astype(int).clip(0, size - 1)
     solid = np.zeros((size,) * 3, bool)
     solid[tuple(place.T)] = True

@@ -181,7 +181,7 @@ def _readable(path: Path) -> Path:
         if isinstance(yaml.safe_load(path.read_text()), dict):
             return path
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is no YAML: {error}") from error
     raise UserError(f"{path} sets nothing; it must hold `key: value` lines")
 
 
