@@ -20,6 +20,8 @@ def part_of(out: Path) -> Path:
 
 def check_free(out: Path, overwrite: bool = False) -> None:
     """Raise a UserError if there is something at OUT that would be lost or mixed with new files."""
+    if not out.name:
+        raise UserError(f"--out {out} has no name of its own; name a file, or a folder to be made")
     taken = out.is_file() or (out.is_dir() and any(out.iterdir()))
     # killed while it was published, OUT has its .part beside it
     if taken and not overwrite and not part_of(out).exists():

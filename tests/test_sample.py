@@ -422,3 +422,12 @@ def test_bodies_are_rendered_and_images_are_not(draw, tmp_path):
         with pytest.raises(UserError, match=reason):
             draw("--render", *options, out="b.npz")
     assert not (tmp_path / "b.npz").exists()
+
+
+@pytest.mark.parametrize("out", ["", ".", "/"])
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_place_without_a_name_is_refused(run, tmp_path, monkeypatch, out, flags):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="has no name of its own"):
+        main([str(run), "-n", "1", "--device", "cpu", "--out", out, *flags])
+    assert not list(tmp_path.iterdir())
