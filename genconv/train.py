@@ -158,10 +158,12 @@ def conclude(cli: TrainCLI, args: list[str], stopped: int | None) -> None:
         again = shlex.join([*again, "--ckpt_path", "last"])
         print(f"stopped and saved; go on with\n  python -m genconv.train {again}")
         return
+    # where a run shows its own chains, new ones are something else
+    which = "--persistent" if cli.config.samples.persistent else "-n 100"
     print(
         f"trained: {cli.folder}\n"
         f"  pictures  {cli.folder / 'samples'}\n"
-        f"  sample    python -m genconv.sample {cli.folder} -n 100 --out {cli.config.name}.png\n"
+        f"  sample    python -m genconv.sample {cli.folder} {which} --out {cli.config.name}.png\n"
         f"  curves    tensorboard --logdir {cli.config.runs}"
     )
 
