@@ -184,6 +184,11 @@ def test_says_what_to_do_next(tmp_path, capsys):
     assert f"--logdir {tmp_path}" in out
 
 
+def test_says_to_take_the_chains_of_a_run_that_shows_them(tmp_path, capsys):
+    train(tmp_path, "--trainer.max_steps", "1", "--samples.persistent", "true")
+    assert f"genconv.sample {tmp_path}/digits --persistent --out" in capsys.readouterr().out
+
+
 def test_the_same_run_again_is_the_same_bit_for_bit(run, tmp_path):
     train(tmp_path)
     assert_same_training(checkpoint(run.parent), checkpoint(tmp_path))
