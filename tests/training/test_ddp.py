@@ -11,12 +11,41 @@ import torch
 import genconv
 from tests.conftest import TINY
 
+SPOILT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from genconv.train import main
+from genconv.training import EnergyMatching
+
+step = EnergyMatching.training_step
+
+
+def spoilt(self, batch, batch_idx):
+    loss = step(self, batch, batch_idx)
+    if self.global_rank == 1 and self.global_step == 12:
+        # all that the other rank hears of it comes through the guard
+        self.signs["chains"] = torch.ones(())
+    if self.global_rank == 1 and 20 <= self.global_step < 28:
+        return loss * torch.nan
+    return loss
+
+
+def keep(self):
+    torch.save(self.energy.state_dict(), Path(__file__).with_name(f"rank{self.global_rank}.pt"))
+
+
+EnergyMatching.training_step, EnergyMatching.on_train_end = spoilt, keep
+main(sys.argv[1:])
+"""
 FLAGS = [*TINY, "--name", "two", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 
-def train(runs, *flags):
+def train(runs, *flags, program=("-m", "genconv.train")):
     done = subprocess.run(
-        [sys.executable, "-m", "genconv.train", "--runs", str(runs), *FLAGS, *flags],
+        [sys.executable, *program, "--runs", str(runs), *FLAGS, *flags],
         env=os.environ
         | {"PYTHONPATH": str(Path(genconv.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -44,3 +73,17 @@ def test_two_processes_train_and_resume(tmp_path):
     for mine, theirs in zip(whole["chains"], resumed["chains"], strict=True):
         assert torch.equal(mine["buffer"]["images"], theirs["buffer"]["images"])
         assert torch.equal(mine["generator"], theirs["generator"])
+
+
+@pytest.mark.slow
+def test_what_one_process_has_spoilt_both_skip_and_both_go_back(tmp_path):
+    (tmp_path / "spoilt.py").write_text(SPOILT)
+    flags = ("--trainer.max_steps", "35", "--samples.every", "0")
+    saved, _ = train(tmp_path, *flags, program=[str(tmp_path / "spoilt.py")])
+    one, two = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
+    for name, weight in one.items():
+        assert weight.isfinite().all()
+        assert torch.equal(weight, two[name]), name
+    assert saved["guard"]["skipped"] == 9
+    assert saved["guard"]["attempts"] == 1
+    assert saved["guard"]["lr_scale"] == 0.5
