@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from genconv.energy.energy import Energy, widen
+from genconv.energy.twice import SiLU
 
 __all__ = ["GenerativeConvNet"]
 
@@ -65,7 +66,7 @@ class GenerativeConvNet(Energy):
             [channels, *widths], widths, sizes, strides, paddings, strict=False
         ):
             shape = [v if isinstance(v, int) else tuple(v) for v in shape]
-            layers += [convolution(inputs, width, *shape), nn.SiLU()]
+            layers += [convolution(inputs, width, *shape), SiLU()]
         self.features = nn.Sequential(*layers)
         self.head = convolution(widths[-1], 1, 1, bias=False)
         if silent:

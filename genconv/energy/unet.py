@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genconv.energy.energy import Energy, widen
+from genconv.energy.twice import GroupNorm, SiLU
 
 __all__ = ["UNetEnergy"]
 
@@ -87,16 +88,7 @@ class UNetEnergy(Energy):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the energies (N,) of a batch (N, C, H, W); label -1 is that of no label."""
-        if self.classes and y is None:
-            y = torch.full((len(x),), -1, device=x.device)
-        h = self.stem(x)
-        skips = [h]
-        for layer in self.down:
-            skips.append(h := layer(h, y) if isinstance(layer, Block) else layer(h))
-        h = self.middle(h, y)
-        for layer in self.up:
-            h = layer(h) if isinstance(layer, Double) else layer(torch.cat([h, skips.pop()], 1), y)
-        f = widen(self.to_map(self.last(h)))
+        f = widen(self.map(x, y))
         with torch.autocast(x.device.type, enabled=False):
             if self.head == "dot":
                 return -(x * f).flatten(1).sum(1)
@@ -106,11 +98,24 @@ class UNetEnergy(Energy):
                 return -self.scale * f.flatten(1).sum(1)
             return self.scale * self.weights(F.silu(f.flatten(2).mean(2))).squeeze(1)
 
+    def map(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return f(x), of which the head makes a number: (N, C, H, W) for `dot` and `l2`."""
+        if self.classes and y is None:
+            y = torch.full((len(x),), -1, device=x.device)
+        h = self.stem(x)
+        skips = [h]
+        for layer in self.down:
+            skips.append(h := layer(h, y) if isinstance(layer, Block) else layer(h))
+        h = self.middle(h, y)
+        for layer in self.up:
+            h = layer(h) if isinstance(layer, Double) else layer(torch.cat([h, skips.pop()], 1), y)
+        return self.to_map(self.last(h))
+
 
 def activated(width: int, norm: bool) -> nn.Sequential:
     """Return the (normalised) activation that comes before a convolution."""
     return nn.Sequential(
-        nn.GroupNorm(math.gcd(32, width // 4), width) if norm else nn.Identity(), nn.SiLU()
+        GroupNorm(math.gcd(32, width // 4), width) if norm else nn.Identity(), SiLU()
     )
 
 
