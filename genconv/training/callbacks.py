@@ -21,7 +21,7 @@ from genconv.seeds import stream
 from genconv.training.module import EnergyModule
 from genconv.whole import LAST, PREVIOUS, broken
 
-__all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO"]
+__all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO", "averaged"]
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class SampleGrid(pl.Callback):
                 raise _Stopped
 
         try:
-            with _averaged(trainer, module):
+            with averaged(trainer, module):
                 x = module.drawn(self.n, batch, generator=generator, callback=go_on)
         except _Stopped:
             return None
@@ -209,7 +209,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 @contextmanager
-def _averaged(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+def averaged(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+    """Give the module the averaged weights for a while, where the run averages them."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]
     if not averages:
         yield

@@ -13,6 +13,7 @@ from genconv.data import ImageData
 from genconv.errors import UserError
 from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.guard import Guard
+from genconv.training.judge import Judge
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
 from genconv.whole import LAST, PREVIOUS, newest
@@ -62,6 +63,8 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(SampleGrid, "samples")
+        # before the checkpoint, which is to know what was measured
+        parser.add_lightning_class_args(Judge, "judge")
         parser.add_lightning_class_args(SaveLast, "checkpoint")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)

@@ -1,0 +1,128 @@
+"""How good the samples are while training goes on, and the checkpoint that drew the best."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from genconv.data import ImageData, load_images
+from genconv.errors import UserError
+from genconv.eval.features import extract
+from genconv.eval.frechet import Moments, frechet_distance
+from genconv.eval.quality_networks import Network, other, own
+from genconv.images import to_uint8
+from genconv.seeds import stream
+from genconv.training import distributed
+from genconv.training.callbacks import averaged
+from genconv.training.module import EnergyModule
+
+__all__ = ["Judge"]
+
+BEST = "best.ckpt"
+# images at once
+BITE = 256
+
+
+class Judge(pl.Callback):
+    """Measures the feature distance of fresh samples to held-out data, and keeps the best weights.
+
+    The samples are drawn from noise by the averaged weights, always from the same seed, and the
+    distance is that of `genconv.eval quality`: the Fréchet distance between features of a network.
+    It is logged as `quality/distance`. `checkpoints/best.ckpt` is the checkpoint that had the
+    smallest, and a training that went on for too long is ended.
+
+    Args:
+        every: updates between two measurements; there is also one at the end. 0 measures nothing.
+        n: samples of each; distances of different n do not compare.
+        split: the part of the data that samples are held against.
+        features: the network: a file as of `genconv.eval quality --features`, or `train` for one
+            that is trained on the labels of the training data, and kept.
+        patience: measurements without a new best after which training ends; null trains on.
+        seed: of the samples.
+    """
+
+    def __init__(
+        self,
+        every: int = 0,
+        n: int = 1000,
+        split: str = "test",
+        features: str = "train",
+        patience: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if every and n < 2:
+            raise UserError(f"judge.n must be at least 2, not {n}")
+        self.every, self.n, self.split, self.features = every, n, split, features
+        self.patience, self.seed = patience, seed
+        self.best, self.since = float("inf"), 0
+        self._network: Network | None = None
+        self._reference: Moments | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Look at the held-out data, before anything long.
+
+        Raises:
+            UserError: there are none, or the network does not take them.
+        """
+        if not self.every:
+            return
+        data: ImageData = trainer.datamodule
+        held = load_images(
+            data.name, self.split, root=data.root, size=data.size, channels=data.channels
+        )
+        if self.features == "train":
+            where = {"data": data.name, "split": data.split, "root": Path(data.root)}
+            self._network = own(Namespace(**where, device=str(module.device)), data.data)
+        else:
+            self._network = other(Path(self.features))
+        self._network.check(held.shape)
+        self._reference = Moments.of(self._seen(held.images, module))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if not self.every or trainer.should_stop:
+            return
+        if step % self.every and step != trainer.max_steps:
+            return
+        distance = self.distance(trainer, module, batch)
+        for logger in trainer.loggers:
+            logger.log_metrics({"quality/distance": distance}, step)
+        self.since += 1
+        if distance < self.best:
+            self.best, self.since = distance, 0
+            trainer.save_checkpoint(Path(trainer.default_root_dir, "checkpoints", BEST))
+        elif self.patience is not None and self.since >= self.patience:
+            trainer.should_stop = True
+
+    def distance(self, trainer: pl.Trainer, module: EnergyModule, batch: Any) -> float:
+        """Return the distance of n fresh samples, of which every process draws its share."""
+        rows = range(trainer.global_rank, self.n, trainer.world_size)
+        seen = []
+        with averaged(trainer, module):
+            for first in range(0, len(rows), BITE):
+                chances = [
+                    stream(self.seed, "judge", row, device=module.device)
+                    for row in rows[first : first + BITE]
+                ]
+                x = module.drawn(len(chances), batch, generator=chances)
+                seen.append(self._seen(to_uint8(x.nan_to_num()), module))
+        parts = distributed.gather({"features": torch.cat(seen)})
+        features = torch.cat([part["features"] for part in parts])
+        return frechet_distance(Moments.of(features), self._reference)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the smallest distance, and how many measurements ago it was."""
+        return {"best": self.best, "since": self.since}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was."""
+        self.best, self.since = state["best"], state["since"]
+
+    def _seen(self, images: Tensor, module: pl.LightningModule) -> Tensor:
+        found = extract(self._network.extractor, images, device=module.device, bar=False)
+        return found.features
