@@ -9,6 +9,13 @@ import pytest
 import torch
 
 import genconv
+from genconv.checkpoint import read
+from genconv.data import load_images
+from genconv.eval.classifier import SmallClassifier
+from genconv.eval.features import extract
+from genconv.eval.frechet import Moments, frechet_distance
+from genconv.images import to_uint8
+from genconv.seeds import stream
 from tests.conftest import TINY
 
 SPOILT = """
@@ -56,6 +63,24 @@ def train(runs, *flags, program=("-m", "genconv.train")):
     assert done.returncode == 0, done.stderr[-3000:]
     path = runs / "two" / "checkpoints" / "last.ckpt"
     return torch.load(path, weights_only=True), done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_judge_the_samples_that_one_would(tmp_path):
+    torch.manual_seed(0)
+    SmallClassifier(1, 10, 8).save(tmp_path / "network.safetensors")
+    flags = ["--judge.every", "4", "--judge.n", "7"]
+    flags += ["--judge.features", str(tmp_path / "network.safetensors")]
+    checkpoint, _ = train(tmp_path, "--trainer.max_steps", "4", *flags)
+    (state,) = [s for name, s in checkpoint["callbacks"].items() if name.startswith("Judge")]
+    trained = read(tmp_path / "two" / "checkpoints" / "best.ckpt")
+    x = trained.sample(7, generator=[stream(0, "judge", row) for row in range(7)], bf16=True)
+    network = SmallClassifier.load(tmp_path / "network.safetensors")
+    moments = [
+        Moments.of(extract(network, images, bar=False).features)
+        for images in (to_uint8(x), load_images("digits", "test").images)
+    ]
+    assert state["best"] == pytest.approx(frechet_distance(*moments), rel=1e-3)
 
 
 @pytest.mark.slow
