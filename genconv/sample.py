@@ -20,6 +20,7 @@ from genconv.memory import Bites
 from genconv.persistent import persistent_chains
 from genconv.progress import progress
 from genconv.render import check_bodies, plot_voxels
+from genconv.sampling import compile_gradient
 from genconv.seeds import stream
 from genconv.unfinished import Unfinished, check_free
 
@@ -156,6 +157,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, help="temperature at the chain's end")
     parser.add_argument("--batch-size", type=int, default=256, help="images at once (256)")
     parser.add_argument("--precision", choices=["32", "bf16"], default="32", help="of gradients")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the gradient first: worth it for many images on a GPU",
+    )
     parser.add_argument("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
     parser.add_argument("--trajectory", type=Path, help="FILE.gif of the first images' chains")
     parser.add_argument("--render", type=Path,
@@ -234,6 +240,8 @@ def run(
     trained = replace(trained, chain=chain)
     if options.size is not None:
         trained = trained.at_size(options.size)
+    if options.compile:
+        compile_gradient(trained.energy)
     c, *space = trained.shape
     job = {
         "weights": trained.digest(),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn import functional as F
 
 __all__ = ["GroupNorm", "SiLU"]
 
@@ -21,7 +22,7 @@ class SiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of x, in its shape and type."""
-        return _SiLU.apply(x)
+        return F.silu(x) if _watched() else _SiLU.apply(x)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -29,11 +30,18 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (N, C, *space), standardised in every group and affine in every channel."""
+        if _watched():
+            return super().forward(x)
         kind = x.dtype
         if x.device.type != "cpu":
             # only the CPU has kernels for activations and weights of different types
             x = x.to(torch.promote_types(kind, self.weight.dtype))
         return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps).to(kind)
+
+
+def _watched() -> bool:
+    """Say whether torch.compile or torch.func looks on, which knows PyTorch's own layers best."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 class _SiLU(Function):

@@ -2,6 +2,7 @@
 
 from genconv.sampling.buffer import Draw, ReplayBuffer
 from genconv.sampling.chain import Chain
+from genconv.sampling.compiled import compile_gradient
 from genconv.sampling.diagnostics import acceptance, ess, r_hat
 from genconv.sampling.gibbs import GibbsInfo, GibbsResult, gibbs
 from genconv.sampling.gradient import Generators, draw_noise, frozen
@@ -23,6 +24,7 @@ __all__ = [
     "MetropolisResult",
     "ReplayBuffer",
     "acceptance",
+    "compile_gradient",
     "draw_noise",
     "ess",
     "frozen",

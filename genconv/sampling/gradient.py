@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from genconv.sampling.compiled import compiled_gradient
+
 __all__ = ["Generators", "copied", "draw_noise", "energy_and_gradient", "frozen", "norm"]
 
 # convolutions read and write channels last; a chain laid out so is not rearranged at every step
@@ -83,6 +85,8 @@ def energy_and_gradient(
         y: (N,) labels, or None.
         bf16: compute both in bfloat16 autocast; otherwise not, also inside of autocast.
     """
+    if (found := compiled_gradient(energy, x, y, bf16)) is not None:
+        return found
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from genconv.data import ImageData
 from genconv.errors import UserError
+from genconv.sampling import compile_gradient
 from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.guard import Guard
 from genconv.training.judge import Judge
@@ -60,6 +61,12 @@ class TrainCLI(LightningCLI):
             help="checkpoint to resume from; `last` is the run's own newest; `auto` is that too, "
             "and a beginning where there is none yet",
         )
+        parser.add_argument(
+            "--compile",
+            type=bool,
+            default=False,
+            help="compile the gradient of the chains, see genconv.sampling.compile_gradient",
+        )
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(SampleGrid, "samples")
@@ -88,6 +95,8 @@ class TrainCLI(LightningCLI):
             if "Does not validate" not in str(error):
                 raise
             raise UserError(_reason(error)) from error
+        if self.config.compile:
+            compile_gradient(self.model.energy)
 
     @property
     def folder(self) -> Path:

@@ -63,3 +63,12 @@ def test_a_third_derivative_is_refused(layer):
     (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated twice"):
         torch.autograd.grad(first.square().sum(), x, create_graph=True)
+
+
+def test_torch_func_sees_layers_that_it_knows():
+    layer = torch.nn.Sequential(GroupNorm(1, 2), SiLU()).double()
+    (x,) = tensors((1, 2, 3))
+    gradient = torch.func.grad(lambda x: layer(x).square().sum())
+    found = torch.func.jacrev(gradient)(x.detach())
+    exact = torch.autograd.functional.hessian(lambda x: layer(x).square().sum(), x)
+    torch.testing.assert_close(found, exact)
