@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from genconv.images import moving, save_gif, save_png, sheet, to_uint8
 from genconv.memory import Bites
 from genconv.persistent import persistent_chains
 from genconv.progress import progress
+from genconv.ranks import ranks
 from genconv.render import check_bodies, plot_voxels
 from genconv.sampling import compile_gradient
 from genconv.seeds import stream
@@ -254,13 +256,27 @@ def run(
         **(about or {}),
     }
     how = {"seed": options.seed, "label": label, "bf16": options.precision == "bf16"}
-    bites = Bites(options.batch_size)
-    with Unfinished(options.out, job, (options.n, *space, c)) as work:
-        for begin in progress(range(work.done, options.n, options.batch_size), "sampling"):
-            rows = range(begin, min(begin + options.batch_size, options.n))
-            images = sample_in_bites(trained, rows, bites, **how)
-            work.images[begin : rows.stop] = images.movedim(1, -1).numpy()
-            work.mark(rows.stop)
+    bites, size, team = Bites(options.batch_size), options.batch_size, ranks()
+    with ExitStack() as stack:
+        # of several processes each draws every so many-th batch, and the first one writes them all
+        work = None
+        if team.first:
+            work = stack.enter_context(Unfinished(options.out, job, (options.n, *space, c)))
+        done = team.agree(work and work.done)
+        rounds = range(done, options.n, size * team.world)
+        for begin in progress(rounds, "sampling") if team.first else rounds:
+            first = begin + team.rank * size
+            rows = range(first, max(first, min(first + size, options.n)))
+            drawn = sample_in_bites(trained, rows, bites, **how).numpy() if rows else None
+            batches = team.gather((rows, drawn))
+            if work is None:
+                continue
+            for rows, images in batches:
+                if images is not None:
+                    work.images[rows.start : rows.stop] = np.moveaxis(images, 1, -1)
+            work.mark(min(begin + size * team.world, options.n))
+        if work is None:
+            return
         publish(work.images, labels_of(trained, range(options.n), label), options)
         work.remove()
     if options.trajectory is not None:

@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -26,23 +27,30 @@ from genconv.eval.scores import SCORES, applicable, needed, score_all
 from genconv.eval.statistics import Statistics
 from genconv.memory import Bites
 from genconv.progress import progress
+from genconv.ranks import Ranks, ranks
 
 __all__ = ["main"]
 
 RESAMPLES = 1000
 
 
-def measure_all(measuring: Measuring, sets: Sequence[Set], batch_size: int) -> list[Statistics]:
-    """Measure every set, with one bar for all."""
-    found: list[list[Statistics]] = [[] for _ in sets]
+def measure_all(
+    measuring: Measuring, sets: Sequence[Set], batch_size: int, team: Ranks
+) -> list[Statistics]:
+    """Measure every set, with one bar for all; of several processes each takes some batches."""
     work = [
         (place, first)
         for place, images in enumerate(sets)
         for first in range(0, len(images.images), batch_size)
     ]
-    for place, first in progress(work, "measuring"):
-        batch = sets[place].images[first : first + batch_size]
-        found[place].append(measuring(batch, first))
+    mine = range(team.rank, len(work), team.world)
+    measured: dict[int, Statistics] = {}
+    for number in progress(mine, "measuring") if team.first else mine:
+        place, first = work[number]
+        measured[number] = measuring(sets[place].images[first : first + batch_size], first)
+    found: list[list[Statistics]] = [[] for _ in sets]
+    for number, part in sorted(chain(*(share.items() for share in team.gather(measured)))):
+        found[work[number][0]].append(part)
     return [
         {name: torch.cat([part[name] for part in parts]) for name in measuring.wanted}
         for parts in found
@@ -142,12 +150,18 @@ def check(options: argparse.Namespace, trained: Trained, background: Trained | N
 def main(args: list[str] | None = None) -> None:
     """Load, measure, score, and write down how well the scores tell the sets apart."""
     options = parse(args)
+    run(options, ranks())
+
+
+def run(options: argparse.Namespace, team: Ranks) -> None:
+    """Do what the flags say; of several processes all measure, and the first does the rest."""
     trained = read(options.checkpoint, options.device)
     background = read(options.background, options.device) if options.background else None
     check(options, trained, background)
     names = options.scores or applicable(trained, background)
-    inside, validation = load_inside(options, trained.shape)
-    outside = [load_outside(name, inside.images, options) for name in options.out]
+    with team.first_alone():
+        inside, validation = load_inside(options, trained.shape)
+        outside = [load_outside(name, inside.images, options) for name in options.out]
     sets = [
         replace(s, images=controlled(s.images, options.control))
         for s in (validation, inside, *outside)
@@ -155,7 +169,9 @@ def main(args: list[str] | None = None) -> None:
     measuring = Measuring(
         trained, needed(names), options.seed, Bites(options.batch_size), background, options.steps
     )
-    fitted, *measured = measure_all(measuring, sets, options.batch_size)
+    fitted, *measured = measure_all(measuring, sets, options.batch_size, team)
+    if not team.first:
+        return
     statistics = {s.name: m for s, m in zip(sets[1:], measured, strict=True)}
     scores, errors = evaluate(names, statistics, fitted)
     results: dict[str, dict[str, Detection | str]] = {name: {} for name in options.out}

@@ -29,6 +29,7 @@ from genconv.eval.quality_sources import (
 from genconv.eval.shards import parse_shard, part
 from genconv.files import replacing
 from genconv.images import grid, save_png
+from genconv.ranks import Ranks, ranks
 
 __all__ = ["main"]
 
@@ -138,16 +139,26 @@ def neighbours(path: Path, source: Source, fake: Seen, real: Seen, images: torch
 def main(args: list[str] | None = None) -> None:
     """Draw, look, compare, and say what the numbers are of."""
     options = parse(args)
+    run(options, ranks())
+
+
+def run(options: argparse.Namespace, team: Ranks) -> None:
+    """Do what the flags say, or a process's part of it and, in the first one, what is left."""
+    if team.world > 1:
+        if options.shard != "0/1":
+            raise UserError("torchrun shares the work out already; leave out --shard")
+        options.shard = f"{team.rank}/{team.world}"
     shard, shards = check(options)
     options.batch_size = min(options.batch_size, BLOCK)
     # what may be missing is asked for before anything long
     network = None
-    if options.features is None:
-        network = inception(options.weights)
-    elif options.features != "train":
-        network = other(Path(options.features))
-    sources = open_all(options)
-    images = load_reference(options, sources[0].shape)
+    with team.first_alone():
+        if options.features is None:
+            network = inception(options.weights)
+        elif options.features != "train":
+            network = other(Path(options.features))
+        sources = open_all(options)
+        images = load_reference(options, sources[0].shape)
     network = network or own(options, images)
     network.check(images.shape)
     # a file has no splits
@@ -160,7 +171,11 @@ def main(args: list[str] | None = None) -> None:
         for source in (reference, *sources):
             done += sum(1 for _ in looking(source, part(source.n, BLOCK, shard, shards)))
         print(f"part {shard} of {shards}: {done} blocks of up to {BLOCK} images are in {folder}")
-        return
+        if team.world == 1:
+            return
+        team.wait()
+        if not team.first:
+            return
     real = look(looking, reference, options.seed)
     results = []
     for source in sources:

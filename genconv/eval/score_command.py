@@ -23,9 +23,10 @@ from genconv.eval.calibration import Calibration, calibrate, check_rate, rounded
 from genconv.eval.measuring import Measuring
 from genconv.eval.scores import SCORES, needed
 from genconv.eval.shards import parse_shard, part
-from genconv.eval.table import Table, begun, visible
+from genconv.eval.table import Table, begun, join, visible
 from genconv.memory import Bites
 from genconv.progress import progress
+from genconv.ranks import ranks
 from genconv.seeds import derive
 
 __all__ = ["batches", "main"]
@@ -229,8 +230,33 @@ def score(
 
 
 def main(args: list[str] | None = None) -> None:
-    """Score a folder, showing progress, and go on with what was cut short."""
+    """Score a folder, showing progress, and go on with what was cut short.
+
+    Processes that torchrun started do a stretch each, which the first of them joins.
+    """
     options = parse(args)
+    team = ranks()
+    if team.world == 1:
+        score_shard(options)
+        return
+    if options.shard != "0/1":
+        raise UserError("torchrun shares the work out already; leave out --shard")
+    if options.csv.exists() and not options.overwrite:
+        raise UserError(f"{options.csv} exists; choose another --csv, or add --overwrite")
+    parts = [
+        options.csv.with_name(f"{options.csv.name}.{rank}of{team.world}")
+        for rank in range(team.world)
+    ]
+    mine = {"csv": parts[team.rank], "shard": f"{team.rank}/{team.world}"}
+    score_shard(argparse.Namespace(**{**vars(options), **mine}))
+    team.wait()
+    if team.first:
+        join(parts, options.csv, {"shard": options.shard})
+        print(f"joined {team.world} parts: {visible(str(options.csv))}")
+
+
+def score_shard(options: argparse.Namespace) -> None:
+    """Score one stretch of the table."""
     shard, shards = check(options)
     names = list(dict.fromkeys(options.score))
     wanted = needed(names)

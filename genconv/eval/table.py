@@ -5,7 +5,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Any
 from genconv.errors import UserError
 from genconv.files import lock, replacing
 
-__all__ = ["Table", "begun", "original", "visible"]
+__all__ = ["Table", "begun", "join", "original", "visible"]
 
 HIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})")
@@ -164,6 +165,33 @@ class Table:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}; the same command goes on from here"
             ) from error
+
+
+def join(parts: Sequence[Path], path: Path, changes: dict[str, Any]) -> None:
+    """Put tables that continue each other into one, with what lies beside it; delete them.
+
+    Args:
+        parts: the tables, in their order.
+        path: FILE.csv; what was there is replaced.
+        changes: what the job of the whole says otherwise than that of the first part.
+
+    Raises:
+        UserError: the whole cannot be written; then the parts are kept.
+    """
+    beside = json.loads(_side(parts[0]).read_text())
+    beside["job"] |= changes
+    # the table last: without it the other file says nothing
+    with replacing(_side(path)) as part:
+        part.write_text(json.dumps(beside) + "\n")
+    with replacing(path) as part, part.open("wb") as file:
+        for number, table in enumerate(parts):
+            with table.open("rb") as rows:
+                header = rows.readline()
+                file.write(header if number == 0 else b"")
+                shutil.copyfileobj(rows, file)
+    for table in parts:
+        table.unlink()
+        _side(table).unlink()
 
 
 def _side(path: Path) -> Path:

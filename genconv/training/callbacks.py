@@ -3,7 +3,7 @@
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +18,9 @@ from genconv.errors import UserError
 from genconv.files import clear_litter, replacing
 from genconv.images import save_png, sheet, to_uint8
 from genconv.seeds import stream
+from genconv.training.distributed import full
 from genconv.training.module import EnergyModule
+from genconv.training.sharded import whole
 from genconv.whole import LAST, PREVIOUS, broken
 
 __all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO", "averaged"]
@@ -51,6 +53,14 @@ class EMA(WeightAveraging):
     def put_back(self, state: dict[str, Any]) -> None:
         """Put back what `state` returned."""
         self._average_model.load_state_dict(state)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the averages, put together where they are in shares."""
+        super().on_save_checkpoint(trainer, module, checkpoint)
+        averages = checkpoint["state_dict"].items()
+        checkpoint["state_dict"] = {name: full(average) for name, average in averages}
 
     @contextmanager
     def averaged(self, module: pl.LightningModule) -> Iterator[None]:
@@ -88,19 +98,23 @@ class SampleGrid(pl.Callback):
         self.every, self.n, self.columns, self.scale, self.seed = every, n, columns, scale, seed
         self.persistent = persistent
 
-    @pl.utilities.rank_zero_only
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
         if self.every and (step % self.every == 0 or step == trainer.max_steps):
-            if self.persistent and module.buffer is not None:
-                images = module.buffer.images[: self.n]
-            elif (images := self._drawn(trainer, module, batch)) is None:
-                # a signal came: the checkpoint is more urgent than the picture
-                return
-            picture = sheet(images.cpu(), self.columns, scale=self.scale)
-            save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
+            with averaged(trainer, module):
+                self._draw(trainer, module, batch, step)
+
+    @pl.utilities.rank_zero_only
+    def _draw(self, trainer: pl.Trainer, module: EnergyModule, batch: Any, step: int) -> None:
+        if self.persistent and module.buffer is not None:
+            images = module.buffer.images[: self.n]
+        elif (images := self._drawn(trainer, module, batch)) is None:
+            # a signal came: the checkpoint is more urgent than the picture
+            return
+        picture = sheet(images.cpu(), self.columns, scale=self.scale)
+        save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
 
     def _drawn(self, trainer: pl.Trainer, module: EnergyModule, batch: Any) -> Tensor | None:
         generator = stream(self.seed, "grid", device=module.device)
@@ -110,8 +124,7 @@ class SampleGrid(pl.Callback):
                 raise _Stopped
 
         try:
-            with averaged(trainer, module):
-                x = module.drawn(self.n, batch, generator=generator, callback=go_on)
+            x = module.drawn(self.n, batch, generator=generator, callback=go_on)
         except _Stopped:
             return None
         return to_uint8(x)
@@ -171,7 +184,7 @@ class SaveLast(Checkpoint):
             paths.append(folder / f"step_{step:07d}.ckpt")
         if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
             paths.append(folder / LAST)
-        if paths and not all(p.isfinite().all() for p in module.parameters()):
+        if paths and not all(full(p.isfinite().all()) for p in module.parameters()):
             log.warning("update %d is not saved: its weights are not finite", step)
             return
         for path in paths:
@@ -210,10 +223,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 @contextmanager
 def averaged(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
-    """Give the module the averaged weights for a while, where the run averages them."""
+    """Give a module its averaged weights, where an average is kept, for a while.
+
+    Every rank must do so: weights in shares take all of them to be put together.
+    """
     averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]
-    if not averages:
-        yield
-        return
-    with averages[0].averaged(module):
+    with averages[0].averaged(module) if averages else nullcontext(), whole(module):
         yield

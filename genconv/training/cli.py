@@ -17,6 +17,7 @@ from genconv.training.guard import Guard
 from genconv.training.judge import Judge
 from genconv.training.module import EnergyModule
 from genconv.training.progress import UpdateBar
+from genconv.training.sharded import Sharded
 from genconv.whole import LAST, PREVIOUS, newest
 
 __all__ = ["DEFAULT", "TrainCLI", "find_config", "split_flags", "with_configs"]
@@ -140,6 +141,8 @@ class TrainCLI(LightningCLI):
             kwargs["logger"] = [csv, board]
         if self.config.trainer.enable_progress_bar is not False:
             kwargs["callbacks"] = [*(self.config_init.trainer.callbacks or []), UpdateBar()]
+        if self.config.trainer.strategy == "fsdp":
+            kwargs["strategy"] = Sharded()
         kwargs["plugins"] = [*(self.config_init.trainer.plugins or []), WholeCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 

@@ -1,14 +1,27 @@
 """State that each rank has of its own, in a checkpoint that only rank 0 writes."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 
-__all__ = ["gather", "own_share", "rng_state", "set_rng_state"]
+__all__ = ["full", "gather", "norm_of", "own_share", "rng_state", "set_rng_state"]
 
 log = logging.getLogger(__name__)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """Put together what is in shares on several ranks, all of which must ask; else return it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def norm_of(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the norm of the gradient of all parameters together, 0-dim."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return full(torch.nn.utils.get_total_norm(gradients))
 
 
 def gather(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,9 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from genconv.errors import DivergedError, UserError
 from genconv.training.callbacks import EMA
+from genconv.training.distributed import norm_of
 from genconv.training.module import EnergyModule
 
 __all__ = ["Guard"]
@@ -99,10 +101,9 @@ class Guard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: EnergyModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        gradient = torch.nn.utils.get_total_norm(gradients)
+        gradient = norm_of(module.parameters())
         skip = self._judge(trainer, self._loss, gradient, module.signs)
-        if optimizer.param_groups[0].get("fused"):
+        if optimizer.param_groups[0].get("fused") and not isinstance(module, FSDPModule):
             # looked at on the device, as a GradScaler's would be
             optimizer.found_inf = skip
         elif skip:

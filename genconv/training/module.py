@@ -268,8 +268,7 @@ class EnergyModule(pl.LightningModule):
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        self.log("gradient", torch.nn.utils.get_total_norm(gradients))
+        self.log("gradient", distributed.norm_of(self.parameters()))
 
     def on_fit_start(self) -> None:
         data = getattr(self.trainer.datamodule, "data", None)
