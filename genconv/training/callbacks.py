@@ -102,20 +102,24 @@ class SampleGrid(pl.Callback):
         self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if self.every and (step % self.every == 0 or step == trainer.max_steps):
-            with averaged(trainer, module):
-                self._draw(trainer, module, batch, step)
+        if not self.every or (step % self.every and step != trainer.max_steps):
+            return
+        if self.persistent and module.buffer is not None:
+            self._show(trainer, module.buffer.images[: self.n])
+            return
+        with averaged(trainer, module):
+            images = self._drawn(trainer, module, batch)
+        # a signal may have come: the checkpoint is more urgent than the picture
+        if images is not None:
+            self._show(trainer, images)
 
     @pl.utilities.rank_zero_only
-    def _draw(self, trainer: pl.Trainer, module: EnergyModule, batch: Any, step: int) -> None:
-        if self.persistent and module.buffer is not None:
-            images = module.buffer.images[: self.n]
-        elif (images := self._drawn(trainer, module, batch)) is None:
-            # a signal came: the checkpoint is more urgent than the picture
-            return
+    def _show(self, trainer: pl.Trainer, images: Tensor) -> None:
         picture = sheet(images.cpu(), self.columns, scale=self.scale)
-        save_png(Path(trainer.default_root_dir, "samples", f"step_{step:07d}.png"), picture)
+        name = f"step_{trainer.global_step:07d}.png"
+        save_png(Path(trainer.default_root_dir, "samples", name), picture)
 
+    @pl.utilities.rank_zero_only
     def _drawn(self, trainer: pl.Trainer, module: EnergyModule, batch: Any) -> Tensor | None:
         generator = stream(self.seed, "grid", device=module.device)
 
