@@ -111,12 +111,33 @@ CONVNET = [
      CONTRACT + "test_reference_adds_the_gaussian"),
 ]  # fmt: skip
 
+NORMS = "energy/test_twice.py::test_group_norm_through_both_derivatives"
+TWICE = [
+    ("the second derivative loses a factor", ".mul_(x).add_(2)", ".mul_(x).add_(1)",
+     "energy/test_twice.py::test_silu_by_finite_differences"),
+    ("the deviation is a constant", "means(g * av, w) * rstd.square()", "0 * means(g * av, w)", NORMS),
+    ("the mean is not taken off", "(means(v * x) - mean * means(v))", "means(v * x)", NORMS),
+    ("the weight has no second derivative", "(g * av).flatten(2)", "(0 * av).flatten(2)", NORMS),
+    ("a third derivative is lost in silence", "if torch.is_grad_enabled():", "if False:",
+     "energy/test_twice.py::test_a_third_derivative_is_refused"),
+]  # fmt: skip
+
+JUDGE = [
+    ("the raw weights draw", "with averaged(trainer, module):", "if True:",
+     "training/test_judge.py::test_distance_is_that_of_samples_of_the_averages"),
+    ("every verdict is the best", "if distance < self.best:", "if True:",
+     "training/test_judge.py::test_the_best_is_kept_and_too_long_a_training_ended"),
+    ("a resumed run forgets the best", 'self.best, self.since = state["best"], state["since"]', "pass",
+     "training/test_judge.py::test_a_resumed_judge_remembers"),
+]  # fmt: skip
+
 MUTANTS = [
     Mutant(name, file, old, new, test)
     for file, group in [
         ("training/contrastive.py", CONTRASTIVE), ("training/module.py", MODULE),
         ("training/guard.py", GUARD), ("training/energy_matching.py", ENERGY_MATCHING),
         ("training/callbacks.py", CALLBACKS), ("energy/convnet.py", CONVNET),
+        ("energy/twice.py", TWICE), ("training/judge.py", JUDGE),
     ]
     for name, old, new, test in group
 ]  # fmt: skip
