@@ -5,6 +5,7 @@ import pytest
 
 from tests.benchmarks.speed.clock import OURS, compared, line
 from tests.benchmarks.speed.command import main
+from tests.benchmarks.speed.page import BEGIN, END
 from tests.benchmarks.speed.peers import PLAIN
 
 
@@ -23,7 +24,10 @@ def test_a_straight_line_is_found():
 
 
 def test_the_command_runs_and_writes_every_row(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"words\n\n{BEGIN}\nold\n{END}\n\nmore words\n")
     main(["--quick", "--json", str(tmp_path / "a.json"), "--picture", str(tmp_path / "a.png")])
+    main(["--only", "--given", str(tmp_path / "a.json"), "--page", str(page)])
     report = json.loads((tmp_path / "a.json").read_text())
     rows = report["rows"]
     timed = {(row["section"], row["network"]) for row in rows if row["ratio"] is not None}
@@ -49,6 +53,11 @@ def test_the_command_runs_and_writes_every_row(tmp_path, capsys):
         "chains", "steps", "pixels of an image", "images in the buffer"
     ]  # fmt: skip
     assert (tmp_path / "a.png").stat().st_size > 0
+    text = page.read_text()
+    assert text.startswith(f"words\n\n{BEGIN}")
+    assert text.endswith(f"{END}\n\nmore words\n")
+    assert "old" not in text
+    assert text.count("| resnet | step of 8 chains |") >= 6
     said = capsys.readouterr().out
     assert "growth" in said
     assert "genconv" in said

@@ -21,6 +21,7 @@ from tests.benchmarks.speed.hardware import described, hardware
 from tests.benchmarks.speed.judging import features, scores
 from tests.benchmarks.speed.law import law
 from tests.benchmarks.speed.networks import Settings
+from tests.benchmarks.speed.page import check_page, write_page
 from tests.benchmarks.speed.picture import draw
 from tests.benchmarks.speed.updates import matching, persistent
 
@@ -48,7 +49,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts (all)")
+    add("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts (all)")
+    add("--given", nargs="+", type=Path, default=[], metavar="FILE.json",
+        help="earlier runs, whose numbers come first; `--only` alone runs nothing")  # fmt: skip
     add("--quick", action="store_true", help="tiny networks: does it run?")
     add("--rounds", type=int, default=5, help="turns of every variant (5)")
     add("--batch-size", type=int, default=64, help="images in a batch (64)")
@@ -58,6 +61,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     add("-n", type=int, default=1000, help="samples of it, three times in both precisions (1000)")
     add("--json", type=Path, help="FILE.json of all numbers")
     add("--picture", type=Path, help="FILE.png of the ratios and the lines")
+    add("--page", type=Path, help="FILE.md, such as docs/speed.md, whose tables are written anew")
     return parser.parse_args(args)
 
 
@@ -65,6 +69,8 @@ def main(args: list[str] | None = None) -> None:
     """Time genconv."""
     options = parse(args)
     at_least(options, rounds=1, batch_size=1, k=1, threads=1, n=2)
+    if options.page is not None:
+        check_page(options.page)
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings(
@@ -81,11 +87,14 @@ def main(args: list[str] | None = None) -> None:
     if not console.is_terminal:
         console = Console(width=150)
     console.print(f"genconv {genconv.__version__}, torch {torch.__version__}, {hardware_name}")
-    rows: list[Row] = []
-    lines: list[Fit] = []
+    given = [json.loads(path.read_text()) for path in options.given]
+    rows = [Row(**row) for part in given for row in part["rows"]]
+    lines = [Fit(**fit) for part in given for fit in part["fits"]]
     for name in options.only:
         found = PARTS[name](settings)
         console.print(line_table(found) if name == "growth" else row_table(found))
+        # seen while the rest is at work, also in a file
+        console.file.flush()
         (lines if name == "growth" else rows).extend(found)
     if options.json is not None:
         report = {
@@ -102,6 +111,11 @@ def main(args: list[str] | None = None) -> None:
     if options.picture is not None:
         draw(rows, lines, hardware_name, options.picture)
         print(f"wrote {options.picture}")
+    if options.page is not None:
+        title = f"{hardware_name}; genconv {genconv.__version__}, torch {torch.__version__}, "
+        title += f"{settings.rounds} rounds, batches of {settings.batch}."
+        write_page(rows, lines, title, options.page)
+        print(f"wrote {options.page}")
 
 
 def row_table(rows: list[Row]) -> Table:
