@@ -89,6 +89,15 @@ class Chain:
             self, steps=steps, step_size=_last(self.step_size), temperature=_last(self.temperature)
         )
 
+    def after(self, step: int) -> "Chain":
+        """Return what is left of the chain once so many steps are done."""
+        return replace(
+            self,
+            steps=self.steps - step,
+            step_size=_later(self.step_size, step),
+            temperature=_later(self.temperature, step),
+        )
+
     def at(
         self,
         steps: int | None = None,
@@ -133,6 +142,11 @@ class Chain:
 
 def _last(knots: Knots) -> float:
     return knots[-1][1] if isinstance(knots, list | tuple) else knots
+
+
+def _later(knots: Knots, step: int) -> Knots:
+    # knots before the first step remain, as values between them and the next depend on both
+    return [(s - step, v) for s, v in knots] if isinstance(knots, list | tuple) else knots
 
 
 def _stretched(knots: Knots, ratio: float, factor: float) -> Knots:

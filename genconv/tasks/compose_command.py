@@ -6,22 +6,53 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageColor, UnidentifiedImageError
-from torchvision.transforms.functional import pil_to_tensor
 
 from genconv.checkpoint import Trained, read
-from genconv.energy import Constraint, Energy, Given, Mixture, Product
+from genconv.energy import Energy, Given, Mixture, Product
 from genconv.energy.compose import mean_energies
 from genconv.errors import UserError
-from genconv.images import from_uint8
 from genconv.sample import add_flags, run
 from genconv.sampling import Chain, value_at
 from genconv.seeds import stream
-from genconv.tasks.constraints import Wish, hue, region
+from genconv.tasks.balance import balance
+from genconv.tasks.constraints import constraint
+from genconv.tasks.stages import Staged
 
-__all__ = ["combine", "find", "main"]
+__all__ = ["combine", "find", "main", "rather", "shared"]
 
-WEIGHTS = {"hue": 5.0, "region": 5.0}
+
+def rather(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Write CHECKPOINT:CLASS/RIVAL/RIVAL out as CHECKPOINT:CLASS, CHECKPOINT:RIVAL, ...
+
+    Returns:
+        The names of all energies, and of each part how many rivals come behind it.
+    """
+    written, rivals = [], []
+    for name in names:
+        path, colon, label = name.rpartition(":")
+        classes = label.split("/") if colon and not Path(name).exists() else [label]
+        written += [f"{path}:{one}" for one in classes] if len(classes) > 1 else [name]
+        rivals.append(len(classes) - 1)
+    return written, rivals
+
+
+def shared(flag: str, weights: Sequence[float] | None, rivals: Sequence[int]) -> list[float]:
+    """Return the weights of all energies: a part's own, and of its rivals an equal share against.
+
+    The rivals of a part stand in for the energy of everything, which it then does without.
+
+    Args:
+        flag: where the weights come from.
+        weights: of the parts, 1 each by default.
+        rivals: see `rather`.
+
+    Raises:
+        UserError: there are not as many weights as parts.
+    """
+    weights = [1.0] * len(rivals) if weights is None else weights
+    if len(weights) != len(rivals):
+        raise UserError(f"{flag}: {len(rivals)} energies need as many, not {len(weights)}")
+    return [x for w, n in zip(weights, rivals, strict=True) for x in [w, *[-w / (n or 1)] * n]]
 
 
 def find(
@@ -69,13 +100,9 @@ def combine(
         temperature: of a mixture.
 
     Raises:
-        UserError: there are too few or too many of something.
+        UserError: there is nothing beside which `not` could be.
     """
-    if weights is not None and len(weights) != len(energies):
-        raise UserError(f"--weights: {len(energies)} energies need as many, not {len(weights)}")
     if op == "or":
-        if weights is not None and min(weights) <= 0:
-            raise UserError(f"--weights of or must be positive, not {min(weights)}")
         return Mixture(energies, weights, offsets, temperature)
     if op == "not":
         if len(energies) == 1 and base is None:
@@ -87,52 +114,6 @@ def combine(
     return Product(energies, weights, base)
 
 
-def constraint(text: str, shape: tuple[int, ...]) -> Constraint:
-    """Read a constraint written as `hue=COLOUR` or `region=FILE@L,T,R,B`, and `*WEIGHT` behind it.
-
-    Raises:
-        UserError: it cannot be read, or does not fit images of this shape (C, H, W).
-    """
-    kind, _, rest = text.partition("=")
-    value, _, weight = rest.partition("*")
-    try:
-        number = float(weight) if weight else WEIGHTS[kind]
-        wish = {"hue": _hue, "region": _region}[kind](value, shape)
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"--constraint {text}: {error}; write hue=red, hue=#C03030*5 or "
-            "region=FILE@LEFT,TOP,RIGHT,BOTTOM"
-        ) from error
-    return Constraint(wish, number)
-
-
-def _hue(value: str, shape: tuple[int, ...]) -> Wish:
-    rgb = ImageColor.getrgb(value)[:3]
-    if len(set(rgb)) == 1:
-        raise ValueError(f"{value} is grey and has no hue")
-    if shape[0] != 3:
-        raise ValueError(f"images with {shape[0]} channels have no hue")
-    return hue(rgb)
-
-
-def _region(value: str, shape: tuple[int, ...]) -> Wish:
-    path, _, box = value.rpartition("@")
-    left, top, right, bottom = (int(number) for number in box.split(","))
-    c, h, w = shape
-    if not (0 <= left < right <= w and 0 <= top < bottom <= h):
-        raise ValueError(f"the box {box} is not within {w}x{h} pixels")
-    try:
-        with Image.open(path) as image:
-            target = pil_to_tensor(image.convert("RGB" if c == 3 else "L"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"--constraint region={value}: cannot read the image {path}") from error
-    if target.shape != shape:
-        raise ValueError(f"{path} has {target.shape[2]}x{target.shape[1]} pixels, not {w}x{h}")
-    mask = torch.zeros(h, w)
-    mask[top:bottom, left:right] = 1
-    return region(from_uint8(target), mask)
-
-
 def parse(args: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -140,13 +121,20 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         description="Draw images from energies composed by and, or, not, and from constraints.",
     )
     part = "CHECKPOINT[:CLASS]"
-    parser.add_argument("parts", nargs="+", metavar=part, help="CLASS is a name or a number")
+    parser.add_argument("parts", nargs="+", metavar=part, help="CLASS is a name or a number; "
+                        "CLASS/OTHER/... is this rather than those: its energy is compared with "
+                        "their mean, not with that of everything")  # fmt: skip
     parser.add_argument("--op", choices=["and", "or", "not"], default="and",
                         help="not: the first and none of the others (and)")  # fmt: skip
     parser.add_argument("--weights", type=float, nargs="+", help="of the energies (1 each)")
+    parser.add_argument("--later", type=float, nargs="+", metavar="WEIGHT",
+                        help="weights once the chain has done a share of its steps, --turn (the "
+                        "same all along)")  # fmt: skip
+    parser.add_argument("--turn", type=float, default=1 / 3, metavar="SHARE", help="(1/3)")
     parser.add_argument("--offsets", type=float, nargs="+",
                         help="of the energies of an or, above their means over the noise; a larger "
-                        "one is seen more often (0 each)")  # fmt: skip
+                        "one is seen more often (found by drawing a few images, so that shares are "
+                        "those of the weights)")  # fmt: skip
     parser.add_argument("--base", metavar=part, help="energy of everything, which and/not count "
                         "once; `none` leaves it out (if all parts are classes of one checkpoint, "
                         "its energy without a class, else none)")  # fmt: skip
@@ -194,28 +182,69 @@ def start_energies(
 def main(args: list[str] | None = None) -> None:
     """Compose, then sample as `python -m genconv.sample` does."""
     options = parse(args)
-    energies, sources = find(options.parts, options.device)
+    names, rivals = rather(options.parts)
+    check(options, rivals)
+    energies, sources = find(names, options.device)
     first = sources[0]
     constraints = [constraint(text, first.shape) for text in options.constraint]
-    offsets = None
+    base = find_base(options, sources)
+    heat = last_temperature(first.chain, options.temperature)
+
+    def composed(weights: Sequence[float] | None, offsets: Sequence[float] | None) -> Energy:
+        energy = combine(options.op, energies, weights, base, offsets, heat)
+        energy = Product([energy, *constraints]) if constraints else energy
+        return energy.requires_grad_(False).eval()
+
+    weights = shared("--weights", options.weights, rivals)
     if options.op == "or":
-        offsets = start_energies(first, energies, options.seed, options.offsets)
-    energy = combine(
-        options.op,
-        energies,
-        options.weights,
-        find_base(options, sources),
-        offsets,
-        last_temperature(first.chain, options.temperature),
-    )
-    if constraints:
-        energy = Product([energy, *constraints])
+        # as shares, whose sum is free
+        weights = options.weights
+    later = None if options.later is None else shared("--later", options.later, rivals)
+    offsets = find_offsets(options, first, energies, heat) if options.op == "or" else None
+    trained = replace(first, energy=composed(weights, offsets), names=())
+    if later is not None:
+        trained = Staged(**vars(trained), later=composed(later, None), turn=options.turn)
     about = {
         name: getattr(options, name)
-        for name in ("parts", "op", "weights", "offsets", "base", "constraint")
+        for name in ("parts", "op", "weights", "later", "turn", "offsets", "base", "constraint")
     }
-    trained = replace(first, energy=energy.requires_grad_(False).eval(), names=())
     run(options, trained, about=about)
+
+
+def check(options: argparse.Namespace, rivals: Sequence[int]) -> None:
+    """Raise a UserError for what cannot be composed."""
+    if options.op != "and" and any(rivals):
+        raise UserError(f"--op {options.op}: only `and` knows one class rather than others")
+    if options.op == "or" and min(options.weights or [1.0]) <= 0:
+        raise UserError(f"--weights of or must be positive, not {min(options.weights)}")
+    if options.op == "or" and options.later:
+        raise UserError("--later: the energies of an `or` have one weight, their share")
+    if not 0 <= options.turn <= 1:
+        raise UserError(f"--turn is a share of the steps, 0 to 1, not {options.turn}")
+
+
+def find_offsets(
+    options: argparse.Namespace, trained: Trained, energies: Sequence[Energy], temperature: float
+) -> list[float]:
+    """Return the offsets of an `or`: those of the flag, or those found by drawing images."""
+    given = start_energies(trained, energies, options.seed, options.offsets)
+    if options.offsets is not None or len(energies) == 1:
+        return given
+    chain = trained.chain.stretched(options.stretch) if options.stretch else trained.chain
+    chain = chain.at(options.steps, options.step_size, options.temperature)
+    found = balance(
+        replace(trained, chain=chain),
+        energies,
+        options.weights,
+        temperature,
+        start=given,
+        seed=options.seed,
+        bf16=options.precision == "bf16",
+    )
+    above = [f"{c - mean:.3f}" for c, mean in zip(found.offsets, given, strict=True)]
+    shares = ", ".join(f"{share:.0%}" for share in found.shares)
+    print(f"balanced by --offsets {' '.join(above)}: {shares}")
+    return found.offsets
 
 
 def last_temperature(chain: Chain, temperature: float | None) -> float:

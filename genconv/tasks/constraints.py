@@ -3,12 +3,19 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from PIL import Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import pil_to_tensor
 
-__all__ = ["class_of", "hue", "region"]
+from genconv.energy import Constraint
+from genconv.errors import UserError
+from genconv.images import from_uint8
+
+__all__ = ["class_of", "constraint", "hue", "region"]
 
 Wish = Callable[[Tensor], Tensor]
+WEIGHTS = {"hue": 5.0, "region": 5.0}
 
 
 def hue(rgb: Sequence[int], pool: int = 4) -> Wish:
@@ -64,3 +71,49 @@ def class_of(network: Callable[[Tensor], Tensor], label: int) -> Wish:
         return -network(x).float().log_softmax(1)[:, label]
 
     return wish
+
+
+def constraint(text: str, shape: tuple[int, ...]) -> Constraint:
+    """Read a constraint written as `hue=COLOUR` or `region=FILE@L,T,R,B`, and `*WEIGHT` behind it.
+
+    Raises:
+        UserError: it cannot be read, or does not fit images of this shape (C, H, W).
+    """
+    kind, _, rest = text.partition("=")
+    value, _, weight = rest.partition("*")
+    try:
+        number = float(weight) if weight else WEIGHTS[kind]
+        wish = {"hue": _hue, "region": _region}[kind](value, shape)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"--constraint {text}: {error}; write hue=red, hue=#C03030*5 or "
+            "region=FILE@LEFT,TOP,RIGHT,BOTTOM"
+        ) from error
+    return Constraint(wish, number)
+
+
+def _hue(value: str, shape: tuple[int, ...]) -> Wish:
+    rgb = ImageColor.getrgb(value)[:3]
+    if len(set(rgb)) == 1:
+        raise ValueError(f"{value} is grey and has no hue")
+    if shape[0] != 3:
+        raise ValueError(f"images with {shape[0]} channels have no hue")
+    return hue(rgb)
+
+
+def _region(value: str, shape: tuple[int, ...]) -> Wish:
+    path, _, box = value.rpartition("@")
+    left, top, right, bottom = (int(number) for number in box.split(","))
+    c, h, w = shape
+    if not (0 <= left < right <= w and 0 <= top < bottom <= h):
+        raise ValueError(f"the box {box} is not within {w}x{h} pixels")
+    try:
+        with Image.open(path) as image:
+            target = pil_to_tensor(image.convert("RGB" if c == 3 else "L"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"--constraint region={value}: cannot read the image {path}") from error
+    if target.shape != shape:
+        raise ValueError(f"{path} has {target.shape[2]}x{target.shape[1]} pixels, not {w}x{h}")
+    mask = torch.zeros(h, w)
+    mask[top:bottom, left:right] = 1
+    return region(from_uint8(target), mask)

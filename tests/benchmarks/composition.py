@@ -2,7 +2,10 @@
 
     python -m tests.benchmarks.composition runs/shapes_attribute -n 200
 
-The energies are the classes of one conditional energy of the coloured shapes.
+The energies are the classes of one conditional energy of the coloured shapes. An *and* of shapes
+says which shape rather than which others, and the command for it is
+
+    python -m genconv.edit compose RUN:blue RUN:triangle/circle/square --weights 2 1.3 --later 2 4
 """
 
 import argparse
@@ -14,16 +17,23 @@ from rich.console import Console
 from rich.table import Table
 
 from genconv import read
-from genconv.data.shape_sets import has, resized
-from genconv.data.shapes import draw, measure
-from genconv.energy import Given
+from genconv.data.shape_sets import KINDS, has, resized
+from genconv.data.shapes import SHAPES, draw, measure
+from genconv.energy import Given, Mixture
 from genconv.images import grid, save_png
 from genconv.progress import progress
 from genconv.sample import sample
-from genconv.tasks.compose_command import combine, start_energies
+from genconv.tasks.balance import balance
+from genconv.tasks.compose_command import combine, rather, shared, start_energies
+from genconv.tasks.stages import Staged
 
 UNSEEN = [("red", "circle"), ("green", "square"), ("blue", "triangle")]
 SEEN = [("blue", "circle"), ("red", "square"), ("green", "triangle")]
+PLACED = [("circle", "left"), ("triangle", "right"), ("red", "left"), ("cyan", "right")]
+TRIPLES = [("blue", "circle", "left"), ("green", "triangle", "right")]
+UNSEEN_TRIPLES = [("red", "circle", "right"), ("blue", "triangle", "left")]
+# a shape rather than the others, and the more so once the noise has gone
+EARLY, LATE = {"shape": 1.3, "colour": 2.0, "side": 2.0}, {"shape": 4.0, "colour": 2.0, "side": 2.0}
 
 
 @dataclass(frozen=True)
@@ -35,25 +45,40 @@ class Row:
     parts: tuple[str, ...]
     claims: tuple[tuple[str, ...], ...]
     weights: tuple[float, ...] | None = None
-    offsets: tuple[float, ...] | None = None
+    later: tuple[float, ...] | None = None
 
 
-def rows(wanted, weight):
+def kind_of(name):
+    return next(kind for kind, names in KINDS.items() if name in names)
+
+
+def against(name):
+    """Write a shape with the others as its rivals."""
+    return "/".join([name, *(n for n in SHAPES if n != name)]) if name in SHAPES else name
+
+
+def rows(wanted):
     """List the compositions of the given kinds."""
     found = [
-        Row("single", "and", (name,), ((name,),), (weight,))
+        Row("single", "and", (name,), ((name,),), (3.0,))
         for name in ("circle", "square", "triangle", "red", "left")
     ]
-    for kind, pairs in (("and", SEEN), ("unseen", UNSEEN)):
-        for pair in pairs:
-            found.append(Row(kind, "and", pair, (pair, pair[:1], pair[1:]), (weight, weight)))
-    for parts, offsets in [
-        (("red", "blue"), None),
-        (("circle", "triangle"), None),
-        (("circle", "triangle"), (3.0, 0.0)),
-    ]:
-        claims = tuple((p,) for p in parts)
-        found.append(Row("or", "or", parts, claims, offsets=offsets))
+    groups = {
+        "pair": SEEN,
+        "unseen": UNSEEN,
+        "placed": PLACED,
+        "triple": TRIPLES,
+        "unseen triple": UNSEEN_TRIPLES,
+    }
+    for kind, group in groups.items():
+        for names in group:
+            early, late = (
+                tuple(weights[kind_of(name)] for name in names) for weights in (EARLY, LATE)
+            )
+            claims = (names, *((name,) for name in names))
+            found.append(Row(kind, "and", tuple(map(against, names)), claims, early, late))
+    for parts in [("red", "blue"), ("circle", "triangle")]:
+        found.append(Row("or", "or", parts, tuple((p,) for p in parts)))
     for parts, weights in [
         (("red",), (1.0,)),
         (("circle",), (1.0,)),
@@ -61,7 +86,26 @@ def rows(wanted, weight):
         (("square", "left"), (3.0, 2.0)),
     ]:
         found.append(Row("not", "not", parts, tuple((p,) for p in parts), weights))
-    return [row for row in found if row.kind in wanted]
+    return [row for row in found if wanted is None or row.kind in wanted]
+
+
+def compose(row, trained, seed):
+    """Compose the energies of a row, as the command does."""
+    names, rivals = rather([f"run:{part}" for part in row.parts])
+    parts = [Given(trained.energy, trained.label(name.split(":")[1])) for name in names]
+    base = Given(trained.energy, None)
+    if row.op == "or":
+        start = start_energies(trained, parts, seed)
+        found = balance(trained, parts, start=start, seed=seed, bf16=True)
+        print(found, [c - s for c, s in zip(found.offsets, start, strict=True)], flush=True)
+        return replace(trained, energy=Mixture(parts, None, found.offsets, 0.0), names=())
+    energies = [
+        combine(row.op, parts, shared("weights", weights, rivals), base)
+        for weights in (row.weights, row.later)
+        if weights
+    ]
+    first = replace(trained, energy=energies[0], names=())
+    return Staged(**vars(first), later=energies[1], turn=1 / 3) if row.later else first
 
 
 def clean(images):
@@ -76,44 +120,28 @@ def main():
     parser.add_argument("checkpoint")
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    kinds = ["single", "and", "unseen", "or", "not"]
+    kinds = list(dict.fromkeys(row.kind for row in rows(None)))
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
-    parser.add_argument("--weight", type=float, default=3.0, help="of each energy of an and")
-    parser.add_argument("--no-base", action="store_true", help="plain sums")
     parser.add_argument("--pictures", type=Path, help="folder for a grid of each row")
     options = parser.parse_args()
     trained = read(options.checkpoint, "cpu")
-    table = Table(
-        "kind", "composition", "weights or offsets", "share", "clean", title=f"n={options.n}"
-    )
-    for row in progress(rows(options.kinds, options.weight), "compositions"):
-        parts = [Given(trained.energy, trained.label(name)) for name in row.parts]
-        base = None if options.no_base else Given(trained.energy, None)
-        offsets = start_energies(trained, parts, options.seed, row.offsets)
-        energy = combine(row.op, parts, row.weights, base, offsets)
-        composed = replace(trained, energy=energy, names=())
+    table = Table("kind", "composition", "weights", "share", "clean", title=f"n={options.n}")
+    for row in progress(rows(options.kinds), "compositions"):
+        composed = compose(row, trained, options.seed)
         with torch.inference_mode():
             images = sample(composed, range(options.n), seed=options.seed, bf16=True)
         shares = ", ".join(
             f"{' '.join(claim)} {has(images, *claim).double().mean():.1%}" for claim in row.claims
         )
         title = f" {row.op} ".join(row.parts) if len(row.parts) > 1 else f"{row.op} {row.parts[0]}"
-        line = [
-            row.kind,
-            title,
-            str(row.weights or row.offsets or ""),
-            shares,
-            f"{clean(images).double().mean():.0%}",
-        ]
+        weights = " then ".join(str(w) for w in (row.weights, row.later) if w)
+        line = [row.kind, title, weights, shares, f"{clean(images).double().mean():.0%}"]
         table.add_row(*line)
         print(" | ".join(line), flush=True)
         if options.pictures:
+            name = f"{row.kind}_{'_'.join(claim for claim, *_ in row.claims[-len(row.parts) :])}"
             picture = grid(images[:64], 16, scale=2)
-            save_png(
-                options.pictures
-                / f"{row.kind}_{'_'.join(row.parts)}{'_offsets' * bool(row.offsets)}.png",
-                picture,
-            )
+            save_png(options.pictures / f"{name.replace(' ', '_')}.png", picture)
     Console().print(table)
 
 

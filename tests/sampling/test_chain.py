@@ -29,6 +29,17 @@ def test_continued_chains_stay_at_the_end_of_the_schedule():
     assert (chain.steps, chain.temperature, chain.clamp) == (5, 0.5, True)
 
 
+def test_what_is_left_goes_on_as_the_whole():
+    chain = Chain(12, [(0, 0.1), (8, 0.4)], [(2, 0.0), (10, 0.5)])
+    for step in (0, 5, 9, 12):
+        rest = chain.after(step)
+        assert rest.steps == 12 - step
+        for name in ("step_size", "temperature"):
+            left = [value_at(getattr(rest, name), i) for i in range(rest.steps)]
+            whole = [value_at(getattr(chain, name), i) for i in range(step, 12)]
+            assert left == pytest.approx(whole)
+
+
 def test_overrides_keep_the_form_of_a_schedule():
     chain = Chain(steps=10, step_size=0.1, temperature=KNOTS)
     assert chain.at(temperature=1.0).temperature == [(2, 0.0), (4, 1.0), (8, 1.0)]

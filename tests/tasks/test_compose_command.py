@@ -12,9 +12,11 @@ from genconv.checkpoint import Trained, read, write
 from genconv.edit import main
 from genconv.energy import Given, Mixture, Product, ResNetEnergy
 from genconv.errors import UserError
-from genconv.images import from_uint8
+from genconv.images import from_uint8, to_uint8
 from genconv.sample import sample
 from genconv.sampling import Chain
+from genconv.seeds import stream
+from genconv.tasks.balance import balance
 from genconv.tasks.compose_command import start_energies
 from genconv.tasks.constraints import hue, region
 
@@ -71,14 +73,21 @@ def test_and_counts_the_base_once(draw, named):
     assert torch.equal(weighted, expected(named, Product([red, green], [2, 0.5], base)))
 
 
-def test_or_splits_at_the_noise(draw, named):
+def test_or_is_balanced_from_the_noise_on(draw, named, capsys):
     trained = read(named, "cpu")
     parts = [Given(trained.energy, 0), Given(trained.energy, 2)]
+    start = start_energies(trained, parts, 0)
     for weights in (None, [1.0, 3.0]):
-        energy = Mixture(parts, weights, start_energies(trained, parts, 0), 0.01)
+        offsets = balance(trained, parts, weights, 0.01, start=start).offsets
         flags = ["--weights", *weights] if weights else []
-        found = draw(f"{named}:red", f"{named}:blue", "--op", "or", *flags)
+        words = f"{named}:red", f"{named}:blue", "--op", "or", *flags
+        found = draw(*words)
+        energy = Mixture(parts, weights, offsets, 0.01)
         assert torch.equal(found, expected(named, energy))
+        # what it prints gives the same again
+        above = capsys.readouterr().out.split("--offsets ")[1].split(":")[0].split()
+        again = draw(*words, "--offsets", *above)
+        assert (again.float() - found.float()).abs().max() <= 1
 
 
 def test_offsets_move_the_boundary_of_an_or(draw, named):
@@ -102,6 +111,31 @@ def test_not_is_the_first_and_none_of_the_others(draw, named):
     assert torch.equal(found, expected(named, Product([red, green], [2, -0.5], base)))
     alone = draw(f"{named}:red", "--op", "not")
     assert torch.equal(alone, expected(named, Product([red], [-1], base)))
+
+
+def test_this_rather_than_those(draw, named):
+    e = read(named, "cpu").energy
+    red, green, blue, base = (Given(e, label) for label in (0, 1, 2, None))
+    found = draw(f"{named}:red", f"{named}:green/red/blue", "--weights", 2, 3)
+    energy = Product([red, green, red, blue], [2, 3, -1.5, -1.5], base)
+    assert torch.equal(found, expected(named, energy))
+
+
+def test_weights_change_on_the_way(draw, named):
+    trained = read(named, "cpu")
+    red, green, base = (Given(trained.energy, label) for label in (0, 1, None))
+    parts = f"{named}:red", f"{named}:green"
+    found = draw(*parts, "--later", 4, -1, "--turn", 0.4)
+    first, later = Product([red, green], None, base), Product([red, green], [4, -1], base)
+    chain = trained.chain
+    generators = [stream(0, "image", i) for i in range(3)]
+    x = chain.noise(3, trained.shape, generator=generators)
+    assert chain.steps == 3
+    x = replace(chain, steps=1).run(first, x, generator=generators).x
+    x = chain.after(1).run(later, x, generator=generators).x
+    assert torch.equal(found, to_uint8(x))
+    assert not torch.equal(found, draw(*parts))
+    assert torch.equal(draw(*parts, "--later", 4, -1, "--turn", 1), draw(*parts))
 
 
 def test_checkpoints_are_joined_by_the_chain_of_the_first(draw, named, other):
@@ -174,6 +208,11 @@ def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path
         (["{named}:0", "--op", "not", "--weights", "1", "1"], "1 energies need as many, not 2"),
         (["{named}:0", "{named}:1", "--op", "or", "--weights", "1", "0"], "must be positive"),
         (["{named}:0", "--op", "or", "--offsets", "1", "2"], "--offsets: 1 energies need as many"),
+        (["{named}:0/1", "--op", "or"], "only `and` knows one class rather"),
+        (["{named}:0/9"], "no class '9'"),
+        (["{named}:0", "--later", "1", "2"], "--later: 1 energies need as many, not 2"),
+        (["{named}:0", "{named}:1", "--op", "or", "--later", "1", "2"], "have one weight"),
+        (["{named}:0", "--later", "1", "--turn", "1.5"], "--turn is a share"),
         (["{other}", "--op", "not"], "give --base"),
         (["{other}", "--base", "{run}"], "--base .* is of images"),
         (["{other}", "--constraint", "hue=grey"], "grey and has no hue"),
