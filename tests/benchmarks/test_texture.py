@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.benchmarks.texture import gram_distance, halves, shuffled, spectrum_noise
+from tests.benchmarks.texture import gram_distance, halves, newness, shuffled, spectrum_noise
 
 
 def image(seed=0, side=96):
@@ -72,3 +72,10 @@ def test_noise_has_the_spectrum_of_the_source():
     known = exact.abs() > 1e-1
     assert cross.real[known].mean().item() == pytest.approx(1, abs=0.02)
     assert cross.imag[known].abs().max() < 0.05
+
+
+def test_copies_are_not_new_and_other_noise_is_as_new_as_a_half():
+    x = image(side=64)
+    assert newness(x.roll((5, 9), (2, 3))[..., 12:40, 12:40], x) == pytest.approx(0, abs=1e-5)
+    # the halves have half as many patches to be near to
+    assert newness(image(1, 64), x) == pytest.approx(1, abs=0.1)
