@@ -10,8 +10,9 @@ matrix of the rectified responses; it is compared with that of the source's own 
 another order, and of Gaussian noise with the source's mean, covariance of colours and power
 spectrum.
 
-What is near may also be a copy: `newness` is how far the synthesis's patches are from the source's,
-as a multiple of how far the patches of one half of the source are from those of the other.
+What is near may also be a copy: `newness` is the mean squared distance of the synthesis's patches
+to the nearest of the source's, in variances of the source; that of its halves to each other stands
+beside it.
 """
 
 import argparse
@@ -95,9 +96,9 @@ def nearest_patches(images: Tensor, source: Tensor, side: int = 12) -> Tensor:
 
 
 def newness(images: Tensor, source: Tensor) -> float:
-    """Return 0 for patches of the source, 1 for what differs as its halves do from each other."""
-    apart = torch.cat([nearest_patches(a, b) for a, b in halves(source)]).mean()
-    return (nearest_patches(images, source).mean() / apart).item()
+    """Return how far patches are from the source's, in its variances; 0 for copies."""
+    variance = source.var((2, 3), correction=0).mean()
+    return (nearest_patches(images, source).mean() / variance).item()
 
 
 def synthesised(run: str, size: int, n: int, persistent: bool) -> Tensor:
@@ -122,7 +123,9 @@ def measure(run: str, source: str, size: int, n: int, persistent: bool) -> tuple
     distance = {name: gram_distance(from_uint8(images), x) for name, images in kinds.items()}
     distance["source, its halves"] = torch.cat([gram_distance(a, b) for a, b in halves(x)])
     bar = min(distance[name].mean() for name in list(kinds)[2:]) / 2
-    title = f"{Path(source).stem}: bar {bar:.3f}, newness {newness(from_uint8(made), x):.2f}"
+    apart = sum(newness(a, b) for a, b in halves(x)) / 4
+    new = f"newness {newness(from_uint8(made), x):.3f} (a half to the other: {apart:.3f})"
+    title = f"{Path(source).stem}: bar {bar:.3f}, {new}"
     table = Table("image", "Gram distance", "of the bar", "least and largest", title=title)
     for name, found in distance.items():
         ends = f"{found.min():.3f} {found.max():.3f}"
