@@ -25,6 +25,7 @@ SHAPES = {
     "data/chairs": (1, 32, 32, 32),
     "clip.gif": (3, 16, 32, 32),
     "clip128.gif": (3, 70, 128, 128),
+    "occluded.gif": (3, 64, 32, 32),
 }
 ATTRIBUTES = "shapes:label=attribute,without=red-circle,without=green-square,without=blue-triangle"
 SHAPES[ATTRIBUTES] = (3, 16, 16)
@@ -101,7 +102,7 @@ def test_energy_takes_an_image_of_its_data(cli):
     with torch.no_grad():
         assert energy.eval()(torch.randn(2, *shape), y).shape == (2,)
     assert cli.model.classes in (None, CLASSES.get(cli.datamodule.name))
-    assert cli.datamodule.crop is not None or cli.datamodule.size in (None, shape[1])
+    assert cli.datamodule.crop is not None or cli.datamodule.size in (None, shape[-1])
     assert cli.datamodule.channels in (None, shape[0])
 
 

@@ -3,11 +3,17 @@
 import torch
 from torch import Tensor
 
+from genconv.data.clips import CLIPS
 from genconv.data.decode import open_image
+from genconv.data.fit import resize
+from genconv.data.load import load_images
 from genconv.errors import UserError
 from genconv.seeds import stream
 
-__all__ = ["holes", "interpolated"]
+__all__ = ["holes", "interpolated", "moved"]
+
+# files of masks that have frames
+MOVING = (*CLIPS, ".npz")
 
 
 def holes(mask: str, n: int, space: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -17,8 +23,9 @@ def holes(mask: str, n: int, space: tuple[int, ...], seed: int = 0) -> Tensor:
         mask: `box` or `box:SIDE`, a centred box of this share of every side (1/2); `frames` or
             `frames:SHARE`, the middle ones along the first spatial axis: frames of a video, rows of
             an image; `dropped` or `dropped:SHARE`, as many, but here and there; `random` or
-            `random:SHARE`, single pixels; or an image file, white where pixels are missing. What is
-            random is another in each image.
+            `random:SHARE`, single pixels; or a file, white where pixels are missing: an image,
+            which hides the same of every frame of a video, or a clip (GIF, a film, an `.npz` or
+            `clip:FOLDER`), which hides what moves. What is random is another in each image.
         n: number of images.
         space: of one image.
         seed: of random masks.
@@ -48,13 +55,45 @@ def holes(mask: str, n: int, space: tuple[int, ...], seed: int = 0) -> Tensor:
     return missing
 
 
+def moved(missing: Tensor, seed: int) -> Tensor:
+    """Put the holes of each image elsewhere, at a place of its own; over an edge they come back.
+
+    Args:
+        missing: bool (N, 1, *space).
+        seed: of the places.
+    """
+    rows = []
+    for i, one in enumerate(missing):
+        generator = stream(seed, "moved", i)
+        shifts = [int(torch.randint(side, (), generator=generator)) for side in one.shape[1:]]
+        rows.append(one.roll(shifts, tuple(range(1, one.ndim))))
+    return torch.stack(rows)
+
+
 def _drawn(path: str, space: tuple[int, ...]) -> Tensor:
-    missing = open_image(path).float().mean(0) > 127
+    if path.lower().endswith(MOVING) or path.startswith("clip:"):
+        missing = _drawn_clip(path, space)
+    else:
+        missing = open_image(path).float().mean(0) > 127
+        if missing.ndim < len(space):
+            missing = missing.expand(space[0], *missing.shape)
     if missing.shape != space:
         raise UserError(
             f"the mask {path} has shape {tuple(missing.shape)}, but the images have {space}"
         )
     return missing
+
+
+def _drawn_clip(path: str, space: tuple[int, ...]) -> Tensor:
+    white = load_images(path, "all", channels=1).images
+    if len(white) != 1 or white.ndim != 5:
+        raise UserError(f"the mask {path} is not one clip")
+    white = white.gt(127).byte() * 255
+    if len(space) != 3 or white.shape[2] < space[0]:
+        return white[0, 0] > 0
+    # It may be larger and longer, as the clip itself may be. A pixel that is made of several is
+    # known if all of them are.
+    return resize(white[:, :, : space[0]], space[-1])[0, 0] > 0
 
 
 def _share(mask: str, share: str) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from genconv.files import replacing
-from genconv.images import save_png, to_uint8
+from genconv.images import save_gif, save_png, to_uint8
 from genconv.render import VIEWS, plot_voxels
 from genconv.tasks.judging import lowest
 from genconv.tasks.pictures import plot_recovery
@@ -33,7 +33,10 @@ def publish(
     energies: Tensor,
     answer: str,
 ) -> None:
-    """Write results.npz, the answers as PNGs where they are pictures, and before and after."""
+    """Write results.npz, the answers as pictures where they are such, and before and after.
+
+    Images become PNGs, and videos in colours GIFs.
+    """
 
     def last(x: Tensor, axis: int = 1) -> np.ndarray:
         return np.ascontiguousarray(x.movedim(axis, -1).numpy())
@@ -53,8 +56,10 @@ def publish(
         arrays["truth"] = last(truth)
     with replacing(out / "results.npz") as part, part.open("wb") as file:
         np.savez(file, **arrays)
-    if mean.ndim == 4 and mean.shape[1] in (1, 3):
-        wide = len(str(len(mean) - 1))
-        for i, image in enumerate(to_uint8(chosen)):
+    wide = len(str(len(mean) - 1))
+    for i, image in enumerate(to_uint8(chosen)):
+        if image.ndim == 3 and len(image) in (1, 3):
             save_png(out / answer / f"{i:0{wide}d}.png", image)
+        elif image.ndim == 4 and len(image) == 3:
+            save_gif(out / answer / f"{i:0{wide}d}.gif", image.unbind(1))
     plot_recovery(out / "picture.png", truth, problem.seen(measured), draws)

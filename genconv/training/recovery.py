@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genconv.data.holes import holes, interpolated
+from genconv.data.holes import holes, interpolated, moved
 from genconv.energy import Energy
+from genconv.errors import UserError
 from genconv.sampling import Chain, Knots
 from genconv.seeds import derive
 from genconv.training.module import EnergyModule
@@ -27,6 +28,10 @@ class RecoveryMatching(EnergyModule):
     denoising score matching with interpolation in place of noise, and needs no chains.
     `python -m genconv.edit inpaint --start interpolation` takes the step.
 
+    Where a part of the data themselves is hidden, by an object that is to be removed, say, the
+    energy learns from the rest: what lies behind is neither seen nor counted, and the holes are
+    that part itself, moved elsewhere.
+
     Args:
         energy: the energy to be taught; differentiable twice.
         chain: the step.
@@ -34,6 +39,8 @@ class RecoveryMatching(EnergyModule):
         lr: learning rate of Adam, a number or (update, value) knots.
         betas: decay rates of Adam's moments.
         seed: of the holes.
+        hidden: mask of the pixels that are never known, see `genconv.data.holes.holes`, in place of
+            `masks`; of one image, or one clip, that is taken whole.
 
     Reference:
         Vincent: A Connection Between Score Matching and Denoising Autoencoders, 2011
@@ -47,25 +54,55 @@ class RecoveryMatching(EnergyModule):
         lr: Knots = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         seed: int = 0,
+        hidden: str | None = None,
     ) -> None:
         super().__init__(energy, chain, 1, 1, 0.0, False, lr, betas, False, seed)
-        self.masks = masks
+        self.masks, self.hidden = masks, hidden
+        self._never: Tensor | None = None
 
     @property
     def uses_buffer(self) -> bool:
         return False
 
+    def prepare_data(self) -> None:
+        """Look at the mask of what is hidden, before anything is written.
+
+        Raises:
+            UserError: there is none, or it does not fit the data.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if self.hidden is None or data is None:
+            return
+        if data.crop is not None or data.flip or len(data.data) > 1:
+            raise UserError(
+                "--model.hidden is a mask of one image, or one clip, as it is; "
+                "leave out --data.crop and --data.flip"
+            )
+        holes(self.hidden, 1, data.shape[1:])
+
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
         x, y = batch
-        mask = self.masks[self.global_step % len(self.masks)]
         seed = derive(self.seed, "holes", self.global_rank, self.global_step)
-        missing = holes(mask, len(x), tuple(x.shape[2:]), seed).to(x.device)
-        loss = recovery_loss(self.energy, x, missing, y if self.classes else None)
+        if self.hidden is None:
+            mask, never = self.masks[self.global_step % len(self.masks)], None
+            missing = holes(mask, len(x), tuple(x.shape[2:]), seed).to(x.device)
+        else:
+            if self._never is None:
+                self._never = holes(self.hidden, 1, tuple(x.shape[2:]))
+            never = self._never.expand(len(x), *self._never.shape[1:])
+            missing, never = moved(never, seed).to(x.device), never.to(x.device)
+        loss = recovery_loss(self.energy, x, missing, y if self.classes else None, never)
         self.log("loss", loss, prog_bar=True)
         return loss
 
 
-def recovery_loss(energy: Energy, x: Tensor, missing: Tensor, y: Tensor | None = None) -> Tensor:
+def recovery_loss(
+    energy: Energy,
+    x: Tensor,
+    missing: Tensor,
+    y: Tensor | None = None,
+    never: Tensor | None = None,
+) -> Tensor:
     """Return the mean, over images, of the squared error as a share of what straight lines leave.
 
     Args:
@@ -73,11 +110,16 @@ def recovery_loss(energy: Energy, x: Tensor, missing: Tensor, y: Tensor | None =
         x: (N, C, *space) data.
         missing: bool (N, 1, *space).
         y: (N,) labels handed to a class-conditional energy.
+        never: bool (N, 1, *space), where x is not the truth: neither seen nor counted.
     """
+    counted = missing
+    if never is not None:
+        missing, counted = missing | never, missing & ~never
     with torch.enable_grad():
         guess = interpolated(x, missing).requires_grad_()
         energies = energy(guess) if y is None else energy(guess, y)
         (gradient,) = torch.autograd.grad(energies.sum(), guess, create_graph=True)
-    left = (gradient + x - guess.detach()) * missing
-    error = (x - guess.detach()).square().flatten(1).sum(1).clamp_min(1e-12)
-    return (left.square().flatten(1).sum(1) / error).mean()
+    truth = x - guess.detach()
+    left = ((gradient + truth) * counted).square().flatten(1).sum(1)
+    error = (truth * counted).square().flatten(1).sum(1)
+    return (left / error.clamp_min(1e-12)).mean()

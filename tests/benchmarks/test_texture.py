@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.benchmarks.texture import gram_distance, halves, shuffled, spectrum_noise
+from tests.benchmarks.texture import gram_distance, halves, newness, shuffled, spectrum_noise
 
 
 def image(seed=0, side=96):
@@ -72,3 +72,16 @@ def test_noise_has_the_spectrum_of_the_source():
     known = exact.abs() > 1e-1
     assert cross.real[known].mean().item() == pytest.approx(1, abs=0.02)
     assert cross.imag[known].abs().max() < 0.05
+
+
+def test_copies_are_not_new_and_other_noise_is():
+    x = image(side=64)
+    copy = x.roll((5, 9), (2, 3))[..., 12:40, 12:40]
+    assert newness(copy, x) == pytest.approx(0, abs=1e-5)
+    # the mean is as near to any other patch of noise as can be, at one variance
+    assert newness(x[:, :, :12, :12] * 0, x) == pytest.approx(1, abs=0.2)
+    # of noise no patch is like another: |a - b|^2 is two variances, less for the nearest of many
+    assert 1 < newness(image(1, 64), x) < 2
+    assert newness(3 * copy, 3 * image(1, 64)) == pytest.approx(
+        newness(copy, image(1, 64)), rel=0.01
+    )

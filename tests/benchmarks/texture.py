@@ -2,11 +2,17 @@
 
     python -m tests.benchmarks.texture runs/bark=bark.png --out row.png
 
-The features are those of Ustyuzhaninov et al. 2016 (https://arxiv.org/abs/1606.00021): one layer of
-random filters, never trained, at several scales. The distance of two images is the mean over the
-scales of |G_a - G_b| / |G_b|, with G the Gram matrix of the rectified responses; it is compared
-with that of the source's own 8x8 patches in another order, and of Gaussian noise with the source's
-mean, covariance of colours and power spectrum.
+Syntheses are new chains from noise, twice as large as the source (`--persistent` takes a run's own
+chains instead). The features are those of Ustyuzhaninov et al. 2016
+(https://arxiv.org/abs/1606.00021): one layer of random filters, never trained, at several scales.
+The distance of two images is the mean over the scales of |G_a - G_b| / |G_b|, with G the Gram
+matrix of the rectified responses; it is compared with that of the source's own 8x8 patches in
+another order, and of Gaussian noise with the source's mean, covariance of colours and power
+spectrum.
+
+What is near may also be a copy: `newness` is the mean squared distance of the synthesis's patches
+to the nearest of the source's, in variances of the source; that of its halves to each other stands
+beside it.
 """
 
 import argparse
@@ -76,35 +82,62 @@ def spectrum_noise(source: Tensor, generator: torch.Generator) -> Tensor:
     return mean + torch.fft.ifft2(torch.fft.fft2(source - mean) * torch.fft.fft2(white)).real
 
 
-def measure(run: str, source: str, size: int, n: int) -> tuple[Table, Tensor]:
-    """Compare a run's chains with its source; return a table and a row of pictures."""
+def nearest_patches(images: Tensor, source: Tensor, side: int = 12) -> Tensor:
+    """Return the mean squared distance of each patch of images to the nearest of a source.
+
+    Args:
+        images: (N, C, H, W), of which every patch on a grid of side / 2 counts.
+        source: (1, C, H', W'), of which every patch does.
+        side: of the patches.
+    """
+    ours = F.unfold(images, side, stride=side // 2).mT.flatten(0, 1)
+    theirs = F.unfold(source, side).mT[0]
+    return torch.cdist(ours, theirs).amin(1).square() / ours.shape[1]
+
+
+def newness(images: Tensor, source: Tensor) -> float:
+    """Return how far patches are from the source's, in its variances; 0 for copies."""
+    variance = source.var((2, 3), correction=0).mean()
+    return (nearest_patches(images, source).mean() / variance).item()
+
+
+def synthesised(run: str, size: int, n: int, persistent: bool) -> Tensor:
+    """Return uint8 textures of twice the size: new ones, or a run's own chains."""
+    if persistent:
+        return persistent_chains(run)[0]
+    return sample(read(run).at_size(2 * size), range(n), bf16=True)
+
+
+def measure(run: str, source: str, size: int, n: int, persistent: bool) -> tuple[Table, Tensor]:
+    """Compare syntheses with their source; return a table and a row of pictures."""
     image = load_images(source, size=size, channels=3).images[:1]
-    x, trained = from_uint8(image), read(run)
-    canvas = persistent_chains(run)[0]
-    tiles = torch.cat([t for rows in canvas.split(size, 2) for t in rows.split(size, 3)])
+    x = from_uint8(image)
+    made = synthesised(run, size, n, persistent)
+    tiles = torch.cat([t for rows in made.split(size, 2) for t in rows.split(size, 3)])
     kinds = {
-        f"persistent chain, tiles of {size}": tiles,
-        "persistent chain, whole": canvas,
-        "new chain from noise": sample(trained.at_size(size), range(1)),
-        "shuffled 8x8 patches": draws(shuffled, x, n),
-        "Gaussian, same spectrum": draws(spectrum_noise, x, n),
+        f"synthesis, tiles of {size}": tiles,
+        "synthesis, whole": made,
+        "shuffled 8x8 patches": draws(shuffled, x, 4),
+        "Gaussian, same spectrum": draws(spectrum_noise, x, 4),
     }
     distance = {name: gram_distance(from_uint8(images), x) for name, images in kinds.items()}
     distance["source, its halves"] = torch.cat([gram_distance(a, b) for a, b in halves(x)])
-    bar = min(distance[name].mean() for name in list(kinds)[3:]) / 2
-    title = f"{Path(source).stem}: bar {bar:.3f}"
+    bar = min(distance[name].mean() for name in list(kinds)[2:]) / 2
+    apart = sum(newness(a, b) for a, b in halves(x)) / 4
+    new = f"newness {newness(from_uint8(made), x):.3f} (a half to the other: {apart:.3f})"
+    title = f"{Path(source).stem}: bar {bar:.3f}, {new}"
     table = Table("image", "Gram distance", "of the bar", "least and largest", title=title)
     for name, found in distance.items():
         ends = f"{found.min():.3f} {found.max():.3f}"
         table.add_row(name, f"{found.mean():.3f}", f"{found.mean() / bar:.2f}", ends)
-    shown = list(kinds.values())
-    return table, side_by_side([image, *(shown[i][:1] for i in (0, 1, 3, 4))])
+    shown = list(kinds.values())[1:]
+    return table, side_by_side([image, *(images[:1] for images in shown)])
 
 
-def worth(source: Path, size: int, n: int) -> tuple[float, float]:
+def worth(source: Path, size: int) -> tuple[float, float]:
     """Return the bar of a source, and how far its halves are from each other, in bars."""
     x = from_uint8(load_images(str(source), size=size, channels=3).images[:1])
-    baselines = [gram_distance(from_uint8(draws(f, x, n)), x) for f in (shuffled, spectrum_noise)]
+    baselines = [gram_distance(from_uint8(draws(f, x, 4)), x) for f in (shuffled, spectrum_noise)]
     bar = min(distance.mean().item() for distance in baselines) / 2
     return bar, max(gram_distance(a, b).item() for a, b in halves(x)) / bar
 
@@ -122,15 +155,16 @@ def main() -> None:
     parser.add_argument("--worth", type=Path, nargs="+", metavar="SOURCE",
                         help="say of which sources another half meets the bar")  # fmt: skip
     parser.add_argument("--size", type=int, default=64, help="as --data.size had it (64)")
-    parser.add_argument("-n", type=int, default=4, help="draws of each baseline (4)")
-    parser.add_argument("--out", type=Path, help="FILE.png: source, tile, whole, both baselines")
+    parser.add_argument("-n", type=int, default=2, help="new chains (2)")
+    parser.add_argument("--persistent", action="store_true", help="the run's own chains instead")
+    parser.add_argument("--out", type=Path, help="FILE.png: source, synthesis, both baselines")
     options = parser.parse_args()
-    found = {path.stem: worth(path, options.size, options.n) for path in options.worth or ()}
+    found = {path.stem: worth(path, options.size) for path in options.worth or ()}
     for name, (bar, ratio) in sorted(found.items(), key=lambda item: item[1][1]):
         print(f"{name:20} bar {bar:.3f}, halves {ratio:.2f} of it")
     rows = []
     for pair in options.runs:
-        table, row = measure(*pair.split("="), options.size, options.n)
+        table, row = measure(*pair.split("="), options.size, options.n, options.persistent)
         Console(width=100).print(table)
         rows.append(F.pad(row, (0, 0, 0, 4), value=255))
     if options.out and rows:

@@ -1,12 +1,14 @@
 """How well videos move, and how well they are recovered.
 
     python -m tests.benchmarks.video motion fire.npz --source fire_pot.gif --size 32
+    python -m tests.benchmarks.video paste fire_pot.gif fire --size 32
     python -m tests.benchmarks.video recovery recovered/*
 
 The first compares synthesised clips with the clip that their energy learnt: temporal power spectra
 and histograms of the differences of successive frames, neither of which follows any motion, beside
 those of a repeated frame, of the source's frames in shuffled order, and of the source's two halves.
-The second gathers the reports of `genconv.edit inpaint --degrade` into a table.
+The second pastes a ball into a clip that flies about in it, so that what lies behind it is known.
+The third gathers the reports of `genconv.edit inpaint --degrade` into a table.
 """
 
 import argparse
@@ -21,6 +23,8 @@ from scipy.stats import wasserstein_distance
 
 from genconv.data import load_images
 from genconv.data.fit import fit
+from genconv.files import replacing
+from genconv.images import save_gif
 
 
 def spectrum(clips):
@@ -87,6 +91,39 @@ def motion(clips, source):
     }
 
 
+def ball(space, radius):
+    """Return bool (T, H, W): a ball that flies about in a box, and is in it in every frame."""
+    t, h, w = space
+    time = torch.arange(t).view(-1, 1, 1)
+
+    def bounced(begin, speed, side):
+        free = side - 1 - 2 * radius
+        return radius + free - ((begin + speed * time) % (2 * free) - free).abs()
+
+    rows, columns = torch.arange(h).view(1, -1, 1), torch.arange(w).view(1, 1, -1)
+    off = (rows - bounced(2.0, 0.61, h)) ** 2 + (columns - bounced(5.0, 0.93, w)) ** 2
+    return off <= radius**2
+
+
+def pasted(clip, radius):
+    """Return a clip uint8 (3, T, H, W) with a striped ball in it, and its mask (1, T, H, W)."""
+    mask = ball(tuple(clip.shape[1:]), radius)[None]
+    stripes = torch.arange(clip.shape[2]).view(1, 1, -1, 1) // 2 % 2
+    colours = torch.tensor([[60, 200, 90], [20, 60, 200]], dtype=torch.uint8)
+    return torch.where(mask, colours[stripes[0]].movedim(-1, 0), clip), mask
+
+
+def paste(options):
+    """Write truth.npz, seen.npz and mask.gif."""
+    clip = fit(load_images(options.clip, "all").images[:1], options.size, 3)[0]
+    seen, mask = pasted(clip, options.radius * options.size)
+    for name, x in {"truth": clip, "seen": seen}.items():
+        with replacing(options.out / f"{name}.npz") as part, part.open("wb") as file:
+            np.savez(file, images=x.movedim(0, -1)[None].numpy())
+    save_gif(options.out / "mask.gif", list((mask.byte() * 255).unbind(1)))
+    print(f"{mask.float().mean():.1%} of {options.clip} are hidden: {options.out}")
+
+
 def recovered(folders):
     """Return rows (name, PSNR of the energy, of straight lines) of folders of the command."""
     for folder in folders:
@@ -107,7 +144,14 @@ def main():
     moves.add_argument("--size", type=int, required=True)
     fills = commands.add_parser("recovery")
     fills.add_argument("folders", nargs="+")
+    pastes = commands.add_parser("paste")
+    pastes.add_argument("clip", help="a clip, or an .npz of one")
+    pastes.add_argument("out", type=Path, help="folder of truth.npz, seen.npz and mask.gif")
+    pastes.add_argument("--size", type=int, required=True)
+    pastes.add_argument("--radius", type=float, default=0.14, help="of the ball, in sides (.14)")
     options = parser.parse_args()
+    if options.command == "paste":
+        return paste(options)
     if options.command == "motion":
         clips = load_images(options.clips, "all").images
         source = load_images(options.source, "all").images[:1]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from genconv.data.holes import holes, interpolated
+from genconv.data.holes import holes, interpolated, moved
 from genconv.errors import UserError
-from genconv.images import save_png
+from genconv.images import save_gif, save_png
 
 
 def test_a_box_has_half_of_every_side():
@@ -45,6 +45,64 @@ def test_white_pixels_of_a_file_are_missing(tmp_path):
         holes(str(tmp_path / "mask.png"), 3, (4, 4))
 
 
+def flying(t=6, side=8):
+    """A mask (T, H, W) of a bar that moves on by one row in every frame."""
+    mask = torch.zeros(t, side, side, dtype=torch.bool)
+    for i in range(t):
+        mask[i, i, 2:5] = True
+    return mask
+
+
+@pytest.mark.parametrize("kind", ["mask.gif", "mask.npz", "clip:frames"])
+def test_white_pixels_of_a_clip_are_missing_frame_by_frame(tmp_path, kind):
+    mask = flying()
+    white = mask.byte()[:, None] * 255
+    save_gif(tmp_path / "mask.gif", list(white))
+    np.savez(tmp_path / "mask.npz", images=white.numpy()[None].transpose(0, 1, 3, 4, 2))
+    for i, frame in enumerate(white):
+        save_png(tmp_path / "frames" / f"{i}.png", frame)
+    name = kind.replace("clip:", f"clip:{tmp_path}/")
+    name = name if name.startswith("clip:") else str(tmp_path / name)
+    assert torch.equal(holes(name, 2, (6, 8, 8)), mask.expand(2, 1, -1, -1, -1))
+    # as a clip, it may be longer
+    assert torch.equal(holes(name, 1, (4, 8, 8))[0, 0], mask[:4])
+    # and larger: whatever touches a pixel hides it
+    half = holes(name, 1, (6, 4, 4))[0, 0]
+    blocks = mask.unflatten(1, (4, 2)).unflatten(3, (4, 2)).any(4).any(2)
+    assert half[blocks].all()
+    # a far one does not
+    assert not half[4:, 0].any()
+    with pytest.raises(UserError, match=r"has shape \(6, 8, 8\), but the images have \(7, 8, 8\)"):
+        holes(name, 1, (7, 8, 8))
+    with pytest.raises(UserError, match=r"but the images have \(8, 8\)"):
+        holes(name, 1, (8, 8))
+
+
+def test_an_image_hides_the_same_of_every_frame(tmp_path):
+    mask = flying()[2]
+    save_png(tmp_path / "mask.png", mask.byte()[None] * 255)
+    assert torch.equal(holes(str(tmp_path / "mask.png"), 1, (3, 8, 8))[0, 0], mask.expand(3, 8, 8))
+
+
+def test_holes_move_as_they_are():
+    missing = flying()[None, None].repeat(30, 1, 1, 1, 1)
+    found = moved(missing, 0)
+    assert torch.equal(found, moved(missing, 0))
+    assert torch.equal(found[:7], moved(missing[:7], 0))
+    whole = torch.fft.fftn(missing.double(), dim=(2, 3, 4)).abs()
+    # a shift changes phases alone
+    torch.testing.assert_close(torch.fft.fftn(found.double(), dim=(2, 3, 4)).abs(), whole)
+    assert len({tuple(row.flatten().tolist()) for row in found}) > 20
+
+
+def test_holes_move_along_every_axis_and_anywhere():
+    missing = torch.zeros(200, 1, 3, 4, 5, dtype=torch.bool)
+    missing[..., 1, 2, 3] = True
+    places = moved(missing, 1).nonzero()[:, 2:]
+    assert len(places) == 200
+    assert len({tuple(place) for place in places.tolist()}) > 50
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
@@ -53,6 +111,8 @@ def test_white_pixels_of_a_file_are_missing(tmp_path):
         ("frames:x", "a share between 0 and 1"),
         ("box:0.01", "hides none"),
         ("nowhere.png", "cannot open nowhere.png"),
+        ("nowhere.gif", "nowhere.gif"),
+        ("nowhere.npz", "no such file: nowhere.npz"),
     ],
 )
 def test_what_is_no_mask_is_named(mask, message):

@@ -1,12 +1,17 @@
+import numpy as np
 import pytest
 import torch
 
-from genconv.checkpoint import Trained
+from genconv.checkpoint import Trained, read
 from genconv.data.holes import holes, interpolated
 from genconv.energy import GenerativeConvNet
+from genconv.errors import UserError
+from genconv.images import save_gif
 from genconv.sampling import Chain
 from genconv.tasks.measurement import Mask
 from genconv.tasks.recover import recover
+from genconv.tasks.recover_command import main as edit
+from genconv.train import main as train
 from genconv.training import RecoveryMatching
 from genconv.training.recovery import recovery_loss
 
@@ -47,6 +52,26 @@ def test_each_image_counts_as_a_share():
         return (torch.tensor([0.5, 0.0]).view(2, 1, 1, 1) * (guess - x) * z).flatten(1).sum(1)
 
     assert recovery_loss(energy, x, missing).item() == pytest.approx((0.25 + 1) / 2, rel=1e-4)
+
+
+def test_what_is_never_known_is_neither_seen_nor_counted():
+    x, missing = waves(3, (8, 4)), holes("random:0.3", 3, (8, 4), seed=1)
+    never = holes("random:0.3", 3, (8, 4), seed=2)
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(widths=(4,))
+    loss = recovery_loss(energy, x, missing, never=never)
+    other = torch.where(never, torch.full_like(x, 7.0), x)
+    assert recovery_loss(energy, other, missing, never=never).item() == loss.item()
+    # and the share is that of what is counted
+    silent = GenerativeConvNet(widths=(4,), silent=True)
+    assert recovery_loss(silent, x, missing, never=never).item() == pytest.approx(1.0)
+    guess = interpolated(x, missing | never)
+    counted = missing & ~never
+
+    def half(z):  # half the way where it counts, nothing else
+        return (0.5 * counted * (guess - x) * z).flatten(1).sum(1)
+
+    assert recovery_loss(half, x, missing, never=never).item() == pytest.approx(0.25, rel=1e-4)
 
 
 @pytest.mark.parametrize("space", [(16,), (12, 6), (8, 6, 6)])
@@ -92,3 +117,57 @@ def test_a_start_is_refined_and_not_transported():
     found = recover(bowl, chain, (1, 4, 4), Mask(~missing), truth * ~missing, **how)
     assert found[missing].tolist() == pytest.approx([0.125] * int(missing.sum()))
     assert (found[~missing] == -0.5).all()
+
+
+@pytest.fixture
+def flight(tmp_path):
+    """A clip of straight lines in time through which a bright block flies, and flags to train."""
+    time = torch.arange(8).view(1, -1, 1, 1)
+    truth = (20 * time + torch.arange(8).view(1, 1, 1, -1)).expand(3, 8, 8, 8).byte()
+    mask = torch.zeros(1, 8, 8, 8, dtype=torch.bool)
+    for i in range(1, 7):
+        mask[:, i, 2:4, i - 1 : i + 1] = True
+    np.savez(tmp_path / "seen.npz", images=truth.masked_fill(mask, 255).movedim(0, -1)[None])
+    save_gif(tmp_path / "mask.gif", list((mask.byte() * 255).unbind(1)))
+    flags = [
+        *("--config", "video_background", "--data.name", str(tmp_path / "seen.npz")),
+        *("--data.size", "8", "--model.hidden", str(tmp_path / "mask.gif"), "--name", "flight"),
+        *("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+        *("--model.energy.widths", "[4, 4]", "--runs", str(tmp_path / "runs")),
+        *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
+    ]
+    return tmp_path, flags, truth, mask
+
+
+def test_what_flies_through_a_clip_is_removed(flight):
+    folder, flags, truth, _ = flight
+    # 0: the straight lines are right, and are to stay what they are
+    train([*flags, "--model.lr", "0.0"])
+    run = folder / "runs" / "flight"
+    assert read(run, "cpu").shape == (3, 8, 8, 8)
+    where = [str(run), str(folder / "seen.npz"), "--mask", str(folder / "mask.gif")]
+    edit("inpaint", [*where, "--start", "interpolation", "--draws", "1", "--out", f"{folder}/out"])
+    with np.load(folder / "out" / "results.npz") as file:
+        found = torch.from_numpy(file["images"])[0].movedim(-1, 0)
+    assert torch.equal(found, truth)
+    assert (folder / "out" / "mean" / "0.gif").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data.crop", "[4, 8, 8]"], "leave out --data.crop"),
+        (["--model.hidden", "nowhere.gif"], "nowhere.gif"),
+        (["--model.hidden", "box:2"], "a share between 0 and 1"),
+        (["--data.size", "4", "--model.hidden", "MASK"], "has shape"),
+    ],
+)
+def test_a_mask_that_does_not_fit_the_clip_is_refused_before_anything_is_written(
+    flight, flags, message
+):
+    folder, given, _, mask = flight
+    np.savez(folder / "short.npz", images=mask[:, :5].byte().numpy()[..., None] * 255)
+    flags = [flag.replace("MASK", str(folder / "short.npz")) for flag in flags]
+    with pytest.raises(UserError, match=message):
+        train([*given, *flags])
+    assert not (folder / "runs" / "flight" / "config.yaml").exists()
