@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genconv.energy import EnergyTransformer, Given, Product, context_of, describe
+from genconv.energy import EnergyTransformer, Given, Product, beginning, context_of, describe
 from genconv.errors import UserError
 from genconv.sampling import langevin
 
@@ -36,6 +36,13 @@ def test_a_context_is_an_image_and_where_it_is_known():
     assert torch.equal(context[:, :3], torch.where(known, image, 0))
     whole = torch.randn(2, 3, 4, 4)
     assert torch.equal(context_of(whole), torch.cat([whole, torch.ones(2, 1, 4, 4)], 1))
+
+
+def test_thoughts_begin_near_what_is_known_and_at_noise_elsewhere(context):
+    noise = torch.randn(3, 2, 4, 6)
+    start, known = beginning(context, noise), (context[:, 2:] > 0).expand(-1, 2, -1, -1)
+    torch.testing.assert_close(start[known], (context[:, :2] + 0.2 * noise)[known])
+    assert torch.equal(start[~known], noise[~known])
 
 
 def test_without_a_context_nothing_is_known(energy):

@@ -34,7 +34,7 @@ TRAINING = [
     ("candidates are not put back", "packed(self._restarted(thought.x.detach()), truth, context)",
      "packed(x, truth, context)", PROBLEM),
     ("the card has the step size of before", "replace(self.chain, step_size=self._finest(self.log_step))",
-     "self.chain", THINK + "test_a_step_size_need_not_be_learnt"),
+     "self.chain", THINK + "test_the_step_size_is_learnt_by_descents_alone"),
     ("the card forgets the average", 'checkpoint["genconv"]["chain"]["step_size"] = step_size', "pass",
      THINK + "test_it_learns_to_take_noise_away"),
 ]  # fmt: skip
