@@ -60,6 +60,19 @@ def test_patches_are_the_squares_of_the_image():
         i, j = divmod(place, 3)
         square = x[0, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
         assert torch.equal(patches[0, place], square.flatten())
+    assert torch.equal(energy._images(patches, [2, 3]), x)
+
+
+def test_the_energy_is_the_distance_to_what_a_candidate_is_held_against(energy, context):
+    x = torch.randn(3, 2, 4, 6)
+    energies, repaired = energy.judge(x, context)
+    assert torch.equal(energy(x, context), energies)
+    moved = context.clone()
+    moved[:, :2] += 1
+    doubt = energies - (x - repaired).square().flatten(1).sum(1) / 2
+    assert (doubt > 0).all()
+    assert (energy.judge(x + 1, context)[1] - repaired).abs().max() > 1e-3
+    assert (energy.judge(x, moved)[1] - repaired).abs().mean() > 0.3
 
 
 def test_places_differ_and_attention_reaches_everywhere(energy, context):

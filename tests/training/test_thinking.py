@@ -44,6 +44,18 @@ def test_truncation_forgets_the_steps_before(quadratic, through):
     torch.testing.assert_close(thought.energies[-1], (0.7**2 * x0).square().sum(1) / 2)
 
 
+def test_of_the_first_order_only_energies_depend_on_parameters(quadratic):
+    # E = |x - θ|²/2 at θ = 0, whose derivative by θ is -x
+    eta = torch.tensor(0.3, requires_grad=True)
+    x0 = torch.randn(5, 2)
+    thought = unroll(quadratic, x0, steps=3, step_size=eta, through=2, second=False)
+    torch.testing.assert_close(thought.x, 0.7**3 * x0)
+    assert not thought.x.requires_grad
+    for energies, x in zip(thought.energies, (0.7 * x0, 0.7**2 * x0), strict=True):
+        (by_theta,) = torch.autograd.grad(energies.sum(), quadratic.theta)
+        torch.testing.assert_close(by_theta, -x.sum(0))
+
+
 def test_thoughts_in_training_are_those_of_the_sampler():
     torch.manual_seed(0)
     energy = EnergyTransformer(1, patch=2, width=16, depth=1)
@@ -163,6 +175,33 @@ def test_thoughts_begin_near_what_is_known(module):
     known = context[:, 1:] > 0
     assert (x - context[:, :1])[known].std() == pytest.approx(0.2, rel=0.1)
     assert x[~known].std() == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_what_a_candidate_is_taken_for_is_taught_and_its_descent_if_unrolled(unrolled):
+    module = make(k=2, through=1, jitter=1.0, calibrate=0.0, restart=1.0, unrolled=unrolled)
+    module.generator = torch.Generator().manual_seed(0)
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    torch.nn.init.normal_(module.energy.repair.weight)
+    seen, judge, lengths = [], module.energy.judge, set()
+    module.energy.judge = lambda x, c: seen.append((x, c)) or judge(x, c)
+    for attempt in range(4):
+        module.seed = attempt
+        seen.clear()
+        truth = torch.rand(1, 1, 8, 8) * 2 - 1
+        loss = module.training_step((truth, None), 0)
+        found = torch.autograd.grad(loss, module.energy.embed.weight)[0]
+        (x, context), lengths = seen[-1], lengths | {len(seen)}
+        x = x.detach().requires_grad_()
+        energies, f = judge(x, context)
+        expected = (f - truth).square().mean()
+        if unrolled:
+            (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=True)
+            expected = expected + (x - 0.5 * gradient - truth).square().mean()
+        torch.testing.assert_close(loss, expected, atol=1e-3, rtol=1e-3)
+        by_hand = torch.autograd.grad(expected, module.energy.embed.weight)[0]
+        torch.testing.assert_close(found, by_hand, atol=1e-3, rtol=1e-2)
+    assert lengths == {1, 2}
 
 
 def test_a_lost_thought_goes_on_from_what_is_known(module):
