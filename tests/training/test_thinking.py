@@ -52,8 +52,10 @@ def test_of_the_first_order_only_energies_depend_on_parameters(quadratic):
     torch.testing.assert_close(thought.x, 0.7**3 * x0)
     assert not thought.x.requires_grad
     for energies, x in zip(thought.energies, (0.7 * x0, 0.7**2 * x0), strict=True):
-        (by_theta,) = torch.autograd.grad(energies.sum(), quadratic.theta)
+        learnt = [quadratic.theta, eta]
+        by_theta, by_eta = torch.autograd.grad(energies.sum(), learnt, allow_unused=True)
         torch.testing.assert_close(by_theta, -x.sum(0))
+        assert by_eta is None
 
 
 def test_thoughts_in_training_are_those_of_the_sampler():
