@@ -5,7 +5,7 @@ from genconv.energy.compose import Constraint, Given, Mixture, Negation, Product
 from genconv.energy.convnet import GenerativeConvNet
 from genconv.energy.energy import Energy, build, describe
 from genconv.energy.resnet import ResNetEnergy
-from genconv.energy.transformer import EnergyTransformer, context_of
+from genconv.energy.transformer import EnergyTransformer, beginning, context_of
 from genconv.energy.unet import UNetEnergy
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ResNetEnergy",
     "Tempered",
     "UNetEnergy",
+    "beginning",
     "build",
     "context_of",
     "describe",

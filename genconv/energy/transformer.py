@@ -8,7 +8,10 @@ from torch.nn import functional as F
 
 from genconv.energy.energy import Energy, widen
 
-__all__ = ["EnergyTransformer", "context_of"]
+__all__ = ["EnergyTransformer", "beginning", "context_of"]
+
+# how far thoughts are moved from what is known before they begin, so that they differ
+STIR = 0.2
 
 
 class EnergyTransformer(Energy):
@@ -76,7 +79,14 @@ class EnergyTransformer(Energy):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the energies (N,) of candidates (N, C, *space) in contexts (N, C + 1, *space).
+        """Return the energies (N,) of candidates (N, C, *space) in contexts (N, C + 1, *space)."""
+        return self.judge(x, y)[0]
+
+    def judge(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the energies (N,) of candidates, and what they are held against.
+
+        That is the repaired images f(x, c) (N, C, *space). A descent ends at x = f(x, c), so this
+        is where it would end, seen from x, and may be taught without a second derivative.
 
         Raises:
             ValueError: the sides of the images are no multiples of the patch's.
@@ -91,11 +101,10 @@ class EnergyTransformer(Energy):
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        known = widen(self._patches(y[:, : self.channels]))
-        repaired = known + widen(self.repair(tokens))
+        repaired = widen(y[:, : self.channels]) + self._images(widen(self.repair(tokens)), places)
         doubt = F.softplus(widen(self.doubt(tokens)))
-        away = widen(self._patches(x)) - repaired
-        return away.square().flatten(1).sum(1) / 2 + doubt.flatten(1).sum(1)
+        away = widen(x) - repaired
+        return away.square().flatten(1).sum(1) / 2 + doubt.flatten(1).sum(1), repaired
 
     def _patches(self, x: Tensor) -> Tensor:
         """Cut (N, C, *space) into (N, patches, C · patch^dims)."""
@@ -103,6 +112,15 @@ class EnergyTransformer(Energy):
             x = x.unflatten(2 + 2 * axis, (-1, self.patch))
         places, inside = range(2, x.ndim, 2), range(3, x.ndim, 2)
         return x.permute(0, *places, 1, *inside).flatten(1 + self.dims).flatten(1, self.dims)
+
+    def _images(self, patches: Tensor, places: list[int]) -> Tensor:
+        """Undo `_patches`, of so many of them along each axis."""
+        x = patches.unflatten(1, places).unflatten(-1, (self.channels, *[self.patch] * self.dims))
+        along = [axis for i in range(self.dims) for axis in (1 + i, 2 + self.dims + i)]
+        x = x.permute(0, 1 + self.dims, *along)
+        for axis in range(self.dims):
+            x = x.flatten(2 + axis, 3 + axis)
+        return x
 
 
 def context_of(image: Tensor, known: Tensor | None = None) -> Tensor:
@@ -118,6 +136,17 @@ def context_of(image: Tensor, known: Tensor | None = None) -> Tensor:
     return torch.cat([torch.where(seen > 0, image, 0.0), seen], 1)
 
 
+def beginning(context: Tensor, noise: Tensor) -> Tensor:
+    """Return where thoughts begin, (N, C, *space): near what is known, at noise where nothing is.
+
+    Args:
+        context: (N, C + 1, *space), see `context_of`.
+        noise: (N, C, *space), standard normal; other noise begins another thought.
+    """
+    image, known = context[:, :-1], context[:, -1:] > 0
+    return torch.where(known, image + STIR * noise, noise)
+
+
 class Block(nn.Module):
     """Adds attention among all tokens, then a perceptron of each."""
 
@@ -129,7 +158,10 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
         self.perceptron = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+            # the second derivative of a GELU would be a quarter of all time
+            nn.Linear(width, 4 * width),
+            nn.SiLU(),
+            nn.Linear(4 * width, width),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

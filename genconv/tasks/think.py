@@ -1,10 +1,11 @@
-"""Thinking: descend the energy of candidates in a context, from noise to an answer."""
+"""Thinking: descend the energy of candidates in a context, from what is known to an answer."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from genconv.energy import beginning
 from genconv.sampling import Chain, Generators
 
 __all__ = ["think"]
@@ -20,7 +21,7 @@ def think(
     callback: Callable[[int, Tensor], None] | None = None,
     bf16: bool = False,
 ) -> Tensor:
-    """Draw an answer x in each context by the chain of E(x | c), which begins at noise.
+    """Draw an answer x in each context by the chain of E(x | c), which begins near what is known.
 
     Args:
         energy: maps candidates (N, C, *space) and contexts to energies (N,).
@@ -35,10 +36,10 @@ def think(
         (N, C, *space) float32, about [-1, 1].
     """
     image, known = context[:, :-1], context[:, -1:] > 0
-    start = chain.noise(len(context), image.shape[1:], generator=generator, device=context.device)
+    noise = chain.noise(len(context), image.shape[1:], generator=generator, device=context.device)
     return chain.run(
         energy,
-        start,
+        beginning(context, noise),
         context,
         project=(lambda x: torch.where(known, image, x)) if exact else None,
         generator=generator,

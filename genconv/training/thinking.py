@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genconv.checkpoint import Trained
-from genconv.energy import Energy, context_of
+from genconv.energy import Energy, beginning, context_of
 from genconv.errors import UserError
 from genconv.sampling import Chain, Draw, Generators, Knots, ReplayBuffer, draw_noise
 from genconv.seeds import derive, stream
@@ -24,35 +24,44 @@ REACH = 4.0
 class Thinking(EnergyModule):
     r"""Creates the training of an energy E(x | c) through its own optimisation.
 
-    A context c is an image x* that was spoilt, by noise or by a hole. A candidate begins as noise
-    and descends
+    A context c is an image x* that was spoilt, by noise or by a hole. A candidate begins near what
+    is known, see `genconv.energy.beginning`, and descends
 
     .. math:: x_{t+1} = x_t - m η ∇E(x_t | c) + \sqrt{2 m η T}\, ξ
 
-    for 1 to `k` steps; the loss is the squared error of where it ends, differentiated through the
-    last `through` steps, and so through ∇E. Candidates are then put back into a replay buffer,
-    from which most updates go on with them: thoughts come to be longer than `k`. The step size η is
-    learnt; m, random for each image, and T keep the energy smooth around its paths.
+    for 1 to `k` steps. Candidates are then put back into a replay buffer, from which most updates
+    go on with them: thoughts come to be longer than `k`, and of random length even where `k` is 1.
+    m, random for each image, and T keep the energy smooth around its paths.
 
-    That teaches the gradient alone. The second term teaches the energy its level,
+    The descent ends where a candidate is what the energy makes of it, x = f(x, c). In the last
+    `through` steps of an update, so at all places by which thoughts come, f is taught the truth,
+
+    .. math:: |f(x_t, c) - x^*|^2
+
+    which is the gradient of the error of the fixed point, with the inverse of I - ∂f/∂x left out:
+    no second derivative. With `unrolled` the squared error of where the descent ends is added,
+    differentiated through those steps, and so through ∇E, and η is learnt.
+
+    Either teaches the gradient alone. Another term teaches the energy its level,
 
     .. math:: λ \left(\log E(x_t | c) - \log \tfrac{1}{2} |x_t - x^*|^2\right)^2
 
-    so that the energy of an answer says how wrong it is. Both terms agree: the gradient of
+    so that the energy of an answer says how wrong it is. The terms agree: the gradient of
     ½ E[|x - x*|² | c] points from the mean of the truths.
 
     Args:
         energy: one with a `context`, see `genconv.energy.EnergyTransformer`.
-        chain: how answers are found; its step size is where η begins. Once trained they are found
-            by the finest steps that training saw, η / jitter.
-        noise: standard deviation of the noise in contexts, where black is -1 and white 1.
+        chain: how answers are found; its step size is η, or where it begins. Once trained they are
+            found by the finest steps that training saw, η / jitter.
+        noise: least and greatest standard deviation of the noise in contexts, where black is -1 and
+            white 1; each context has its own, uniformly from between them.
         hidden: share of the contexts that have a hole in place of the noise.
         k: most steps of an update.
-        through: last steps that are differentiated; fewer truncate.
+        through: last steps that are taught.
+        unrolled: differentiate the descent itself.
         jitter: m lies between 1 / jitter and jitter, geometrically.
         temperature: T in training.
         calibrate: λ.
-        learn_step: whether η is learnt.
         buffer_size: number of candidates in the replay buffer.
         restart: share of the candidates that begin anew, in new contexts, at each update.
         lr: learning rate of Adam, a number or (update, value) knots.
@@ -63,23 +72,24 @@ class Thinking(EnergyModule):
         UserError: the energy takes no context, or a number makes no sense.
 
     Reference:
-        Gladstone et al.: https://arxiv.org/abs/2507.02092
+        Gladstone et al.: https://arxiv.org/abs/2507.02092, for the unrolled descent; Fung et al.:
+        JFB, https://arxiv.org/abs/2103.12803, for fixed points without the inverse.
     """
 
     def __init__(
         self,
         energy: Energy,
         chain: Chain = Chain(steps=16, step_size=0.5, temperature=0.0),  # noqa: B008 - frozen
-        noise: float = 0.4,
+        noise: tuple[float, float] = (0.2, 0.5),
         hidden: float = 0.0,
-        k: int = 3,
-        through: int = 2,
+        k: int = 1,
+        through: int = 1,
+        unrolled: bool = False,
         jitter: float = 2.0,
         temperature: float = 0.0,
         calibrate: float = 0.01,
-        learn_step: bool = True,
         buffer_size: int = 512,
-        restart: float = 0.5,
+        restart: float = 0.3,
         lr: Knots = 1e-3,
         betas: tuple[float, float] = (0.9, 0.95),
         seed: int = 0,
@@ -88,13 +98,15 @@ class Thinking(EnergyModule):
             raise UserError(f"thinking needs an energy with a context, not {type(energy).__name__}")
         if not isinstance(chain.step_size, int | float) or not chain.step_size > 0:
             raise UserError(f"the step size must be one positive number, not {chain.step_size}")
-        if not 1 <= through <= k or not jitter >= 1 or not 0 <= hidden <= 1 or not noise >= 0:
-            raise UserError("thinking needs 1 <= through <= k, jitter >= 1, noise >= 0 and a share "
-                            "hidden in [0, 1]")  # fmt: skip
+        if not 1 <= through <= k or not jitter >= 1 or not 0 <= hidden <= 1:
+            raise UserError("thinking needs 1 <= through <= k, jitter >= 1 and a share hidden in "
+                            "[0, 1]")  # fmt: skip
+        if not 0 <= noise[0] <= noise[1] < math.inf:
+            raise UserError(f"noise is [least, greatest], not {list(noise)}")
         super().__init__(energy, chain, k, buffer_size, restart, False, lr, betas, False, seed)
-        self.noise, self.hidden, self.through = noise, hidden, through
+        self.noise, self.hidden, self.through, self.unrolled = noise, hidden, through, unrolled
         self.jitter, self.temperature, self.calibrate = jitter, temperature, calibrate
-        self.log_step = nn.Parameter(torch.tensor(math.log(chain.step_size)), learn_step)
+        self.log_step = nn.Parameter(torch.tensor(math.log(chain.step_size)), unrolled)
 
     def learners(self) -> list[tuple[list[nn.Parameter], Knots]]:
         return [([self.log_step, *self.energy.parameters()], self.lr)]
@@ -115,22 +127,35 @@ class Thinking(EnergyModule):
         steps = int(torch.randint(1, self.k + 1, (), generator=chance))
         one = [len(x)] + [1] * (x.ndim - 1)
         m = draw_noise(one, self.generator, draw=torch.rand, device=x.device)
+        repaired = []
+
+        def judged(x: Tensor, context: Tensor) -> Tensor:
+            energies, f = self.energy.judge(x, context)
+            repaired.append(f)
+            return energies
+
         thought = unroll(
-            self.energy,
+            judged,
             x,
             context,
             steps=steps,
             step_size=self.log_step.exp() * self.jitter ** (2 * m - 1),
             temperature=self.temperature,
             through=self.through,
+            second=self.unrolled,
             generator=self.generator,
         )
+        taught = repaired[-len(thought.visited) :]
+        aim = torch.stack([(f - truth).square().mean() for f in taught]).mean()
         error = (thought.x - truth).square().mean()
         level = calibration(thought, truth)
-        loss = error + self.calibrate * level
-        self.buffer.write(draw, packed(self._restarted(thought.x.detach()), truth, context))
+        loss = aim + self.calibrate * level + (error if self.unrolled else 0)
+        # one that has left the numbers goes on from what is known
+        lost = self.lost(thought.x.detach()).view(one)
+        end = torch.where(lost, context[:, : x.shape[1]], thought.x.detach())
+        self.buffer.write(draw, packed(end, truth, context))
         self.log("psnr", 10 * torch.log10(4 / error.detach()), prog_bar=True)
-        self.log_dict({"loss": loss, "loss/error": error, "loss/calibration": level})
+        self.log_dict({"loss": loss, "loss/aim": aim, "loss/calibration": level})
         age = self.buffer.age.float()
         self.log_dict({"buffer/age": age.mean(), "buffer/oldest": age.max()})
         self.log("step_size", self.log_step.exp())
@@ -144,7 +169,7 @@ class Thinking(EnergyModule):
         generator: Generators = None,
         callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Return thoughts on a batch, a row each: the context, after 0, 1, 2, 4, ... steps, truth.
+        """Return thoughts on a batch, a row each: what is known, 0, 1, 2, 4, ... steps on, truth.
 
         As many rows as give n images or fewer.
         """
@@ -152,7 +177,8 @@ class Thinking(EnergyModule):
         shown = {2**i for i in range(chain.steps.bit_length())} | {chain.steps}
         truth = batch[0][: max(1, n // (3 + len(shown)))]
         context = self._spoilt(truth, generator)
-        x = chain.noise(len(truth), truth.shape[1:], generator=generator, device=truth.device)
+        noise = chain.noise(len(truth), truth.shape[1:], generator=generator, device=truth.device)
+        x = beginning(context, noise)
         row = [context[:, : truth.shape[1]], x]
 
         def look(step: int, x: Tensor) -> None:
@@ -173,7 +199,8 @@ class Thinking(EnergyModule):
     def _problems(self, x: Tensor) -> Draw:
         """Borrow candidates, with their truths and contexts, the fresh ones from images x."""
         noise = self.chain.noise(len(x), x.shape[1:], generator=self.generator, device=x.device)
-        rows = packed(noise, x, self._spoilt(x, self.generator))
+        context = self._spoilt(x, self.generator)
+        rows = packed(beginning(context, noise), x, context)
         if self.buffer is None:
             self.buffer = ReplayBuffer(
                 self.buffer_size,
@@ -191,7 +218,10 @@ class Thinking(EnergyModule):
         """Return contexts (N, C + 1, *space) of images x, noisy or with a hole."""
         one = (len(x), *[1] * (x.ndim - 1))
         hole = draw_noise(one, generator, draw=torch.rand, device=x.device) < self.hidden
-        noisy = x + self.noise * draw_noise(x.shape, generator, device=x.device)
+        least, greatest = self.noise
+        share = draw_noise(one, generator, draw=torch.rand, device=x.device)
+        level = least + (greatest - least) * share
+        noisy = x + level * draw_noise(x.shape, generator, device=x.device)
         known = ~(conceal(x, generator) & hole)
         return context_of(torch.where(hole, x, noisy), known)
 
@@ -217,20 +247,22 @@ def unroll(
     step_size: Tensor | float,
     temperature: float = 0.0,
     through: int | None = None,
+    second: bool = True,
     generator: Generators = None,
 ) -> Thought:
-    r"""Run Langevin dynamics whose end still depends on the energy's parameters.
+    r"""Run Langevin dynamics whose end, or energies, still depend on the energy's parameters.
 
     .. math:: x' = x - η ∇E(x | c) + \sqrt{2 η T}\, ξ
 
     Args:
-        energy: differentiable twice.
+        energy: differentiable twice, or once where `second` is false.
         x: (N, C, *space) start.
         context: (N, ...) handed to the energy in the place of a label; None for none.
         steps: number of steps.
         step_size: η, a number or a tensor that broadcasts to x; may need a gradient.
         temperature: T.
-        through: the last steps that the end is a function of; all by default.
+        through: the last steps that are differentiable; all by default.
+        second: whether the end is a function of the parameters; else only the energies are.
         generator: source of the noise.
     """
     through = steps if through is None else min(through, steps)
@@ -239,8 +271,12 @@ def unroll(
         x = x.detach().requires_grad_()
         for left in range(steps, 0, -1):
             learns = left <= through
+            if not second:
+                x = x.detach().requires_grad_()
             e = energy(x) if context is None else energy(x, context)
-            (gradient,) = torch.autograd.grad(e.sum(), x, create_graph=learns)
+            (gradient,) = torch.autograd.grad(
+                e.sum(), x, create_graph=learns and second, retain_graph=learns
+            )
             if learns:
                 visited.append(x.detach())
                 energies.append(e)
@@ -249,7 +285,7 @@ def unroll(
             if temperature > 0:
                 noise = draw_noise(x.shape, generator, dtype=x.dtype, device=x.device)
                 x = x + (2 * temperature * torch.as_tensor(eta).detach()) ** 0.5 * noise
-    return Thought(x, visited, energies)
+    return Thought(x if second else x.detach(), visited, energies)
 
 
 def calibration(thought: Thought, truth: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genconv.checkpoint import Trained, read
 from genconv.data import load_images
-from genconv.energy import context_of
+from genconv.energy import beginning, context_of
 from genconv.files import replacing
 from genconv.images import from_uint8, grid, save_png, to_uint8
 from genconv.progress import progress
@@ -26,6 +26,7 @@ from genconv.tasks.judging import agreement, lowest
 from genconv.tasks.think import think
 
 SHOWN = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7")
 
 
 def psnr(x: Tensor, truth: Tensor) -> float:
@@ -36,7 +37,7 @@ def psnr(x: Tensor, truth: Tensor) -> float:
 def thoughts(
     trained: Trained, context: Tensor, draws: int, steps: int, seed: int, batch: int = 128
 ) -> dict[int, Tensor]:
-    """Return by the number of steps all answers (N, D, C, *space); 0 is the noise."""
+    """Return by the number of steps all answers (N, D, C, *space)."""
     chain, n = trained.chain.at(steps=steps), len(context)
     found: dict[int, list[Tensor]] = {}
 
@@ -63,10 +64,10 @@ def energies_of(trained: Trained, draws: Tensor, context: Tensor) -> Tensor:
 def one_step(trained: Trained, truth: Tensor, context: Tensor, seed: int) -> tuple[float, float]:
     """Return the PSNR of one step of the size that is best on these very images, and that size.
 
-    Fine steps are slow to leave the noise; what more of them give beyond this is thought.
+    Fine steps are slow to leave where they begin; what more of them give beyond this is thought.
     """
     generator = [stream(seed, "recover", i, 0) for i in range(len(truth))]
-    x = trained.chain.noise(len(truth), truth.shape[1:], generator=generator)
+    x = beginning(context, trained.chain.noise(len(truth), truth.shape[1:], generator=generator))
     parts = zip(x.split(128), context.split(128), strict=True)
     gradient = torch.cat([energy_and_gradient(trained.energy, *part)[1] for part in parts])
     sizes = [0.05 * i for i in range(2, 31)]
@@ -110,16 +111,15 @@ def measure(trained: Trained, truth: Tensor, noise: float, options: argparse.Nam
     return out
 
 
-def plot_steps(path: Path, results: dict) -> None:
+def plot_steps(path: Path, results: dict, unseen: list[float]) -> None:
     """Draw PSNR over steps, a line for each noise level, the feed-forward network dashed."""
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     panel = figure.subplots()
-    for (noise, found), colour in zip(
-        results.items(), ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False
-    ):
+    for (noise, found), colour in zip(results.items(), COLOURS, strict=False):
         thought = found["thinking"]["psnr"]
+        name = f"noise {noise}" + (", never trained on" if noise in unseen else "")
         panel.plot(list(thought), list(thought.values()), "o-", color=colour, markersize=3,
-                   label=f"noise {noise}")  # fmt: skip
+                   label=name)  # fmt: skip
         if "feed-forward" in found:
             (level,) = found["feed-forward"]["psnr"].values()
             panel.axhline(level, color=colour, linewidth=1, linestyle="--")
@@ -134,13 +134,13 @@ def plot_steps(path: Path, results: dict) -> None:
 
 
 def picture(path: Path, trained: Trained, truth: Tensor, noise: float, seed: int) -> None:
-    """Show thoughts step by step: noisy image, noise, 1, 2, 3, 4, 8, 16 steps, truth."""
+    """Show thoughts step by step: noisy image, 1, 2, 3, 4, 6, 8, 16 steps, truth."""
     noisy = truth + noise * torch.randn(truth.shape, generator=stream(seed, "picture"))
     context = context_of(noisy)
-    row = [noisy, trained.chain.noise(len(truth), truth.shape[1:], generator=stream(seed, "look"))]
+    row = [noisy]
 
     def look(step: int, x: Tensor) -> None:
-        if step in (1, 2, 3, 4, 8, 16):
+        if step in (1, 2, 3, 4, 6, 8, 16):
             row.append(x.clone())
 
     chain = trained.chain.at(steps=16)
@@ -179,8 +179,9 @@ def main() -> None:
     parser.add_argument("--root", default="data")
     parser.add_argument("-n", type=int, default=256)
     parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--noise", type=float, nargs="+", default=[0.4, 0.2, 0.6])
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.4, 0.2])
+    parser.add_argument("--unseen", type=float, nargs="*", default=[0.6, 0.8], help="likewise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("thinking"))
     options = parser.parse_args()
@@ -193,12 +194,12 @@ def main() -> None:
     truth = from_uint8(load_images(options.data, "test", root=options.root).images[: options.n])
     results = {
         noise: {name: measure(run, truth, noise, options) for name, run in runs.items()}
-        for noise in options.noise
+        for noise in (*options.noise, *options.unseen)
     }
     show(results)
     with replacing(options.folder / "thinking.json") as part:
         part.write_text(json.dumps(results, indent=2) + "\n")
-    plot_steps(options.folder / "steps.png", results)
+    plot_steps(options.folder / "steps.png", results, options.unseen)
     place, noise = options.folder / "thought.png", options.noise[0]
     picture(place, runs["thinking"], truth[:6], noise, options.seed)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genconv.energy import EnergyTransformer, Given, Product, context_of, describe
+from genconv.energy import EnergyTransformer, Given, Product, beginning, context_of, describe
 from genconv.errors import UserError
 from genconv.sampling import langevin
 
@@ -38,6 +38,13 @@ def test_a_context_is_an_image_and_where_it_is_known():
     assert torch.equal(context_of(whole), torch.cat([whole, torch.ones(2, 1, 4, 4)], 1))
 
 
+def test_thoughts_begin_near_what_is_known_and_at_noise_elsewhere(context):
+    noise = torch.randn(3, 2, 4, 6)
+    start, known = beginning(context, noise), (context[:, 2:] > 0).expand(-1, 2, -1, -1)
+    torch.testing.assert_close(start[known], (context[:, :2] + 0.2 * noise)[known])
+    assert torch.equal(start[~known], noise[~known])
+
+
 def test_without_a_context_nothing_is_known(energy):
     x = torch.randn(3, 2, 4, 6)
     nothing = context_of(torch.randn(3, 2, 4, 6), torch.zeros(3, 1, 4, 6, dtype=torch.bool))
@@ -53,6 +60,19 @@ def test_patches_are_the_squares_of_the_image():
         i, j = divmod(place, 3)
         square = x[0, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
         assert torch.equal(patches[0, place], square.flatten())
+    assert torch.equal(energy._images(patches, [2, 3]), x)
+
+
+def test_the_energy_is_the_distance_to_what_a_candidate_is_held_against(energy, context):
+    x = torch.randn(3, 2, 4, 6)
+    energies, repaired = energy.judge(x, context)
+    assert torch.equal(energy(x, context), energies)
+    moved = context.clone()
+    moved[:, :2] += 1
+    doubt = energies - (x - repaired).square().flatten(1).sum(1) / 2
+    assert (doubt > 0).all()
+    assert (energy.judge(x + 1, context)[1] - repaired).abs().max() > 1e-3
+    assert (energy.judge(x, moved)[1] - repaired).abs().mean() > 0.3
 
 
 def test_places_differ_and_attention_reaches_everywhere(energy, context):

@@ -13,7 +13,7 @@ import genconv.tasks.recover_command as command
 from genconv.checkpoint import Trained, write
 from genconv.data import load_images
 from genconv.edit import main
-from genconv.energy import EnergyTransformer, GenerativeConvNet, context_of
+from genconv.energy import EnergyTransformer, GenerativeConvNet, beginning, context_of
 from genconv.errors import UserError
 from genconv.images import from_uint8, save_gif, save_png, to_uint8
 from genconv.sampling import Chain, langevin
@@ -254,7 +254,7 @@ def test_an_energy_with_a_context_thinks(edit, thinker):
     context = context_of(arrays["measured"])
     for d in range(3):
         generator = [stream(0, "recover", i, d) for i in range(5)]
-        x = Chain().noise(5, (1, 8, 8), generator=generator)
+        x = beginning(context, Chain().noise(5, (1, 8, 8), generator=generator))
         expected = langevin(energy, x, context, steps=3, step_size=0.5, temperature=0.0).x
         torch.testing.assert_close(arrays["draws"][:, d], expected)
         torch.testing.assert_close(arrays["energies"][:, d], energy(expected, context))

@@ -3,8 +3,11 @@ import math
 import pytest
 import torch
 
-from genconv.energy import EnergyTransformer, GenerativeConvNet
+from genconv.checkpoint import read
+from genconv.data import load_images
+from genconv.energy import EnergyTransformer, GenerativeConvNet, beginning, context_of
 from genconv.errors import UserError
+from genconv.images import from_uint8
 from genconv.sampling import Chain, langevin
 from genconv.training import Thinking
 from genconv.training.thinking import Thought, calibration, conceal, packed, unpacked, unroll
@@ -39,6 +42,20 @@ def test_truncation_forgets_the_steps_before(quadratic, through):
     assert len(thought.visited) == len(thought.energies) == through
     torch.testing.assert_close(thought.visited[-1], 0.7**2 * x0)
     torch.testing.assert_close(thought.energies[-1], (0.7**2 * x0).square().sum(1) / 2)
+
+
+def test_of_the_first_order_only_energies_depend_on_parameters(quadratic):
+    # E = |x - θ|²/2 at θ = 0, whose derivative by θ is -x
+    eta = torch.tensor(0.3, requires_grad=True)
+    x0 = torch.randn(5, 2)
+    thought = unroll(quadratic, x0, steps=3, step_size=eta, through=2, second=False)
+    torch.testing.assert_close(thought.x, 0.7**3 * x0)
+    assert not thought.x.requires_grad
+    for energies, x in zip(thought.energies, (0.7 * x0, 0.7**2 * x0), strict=True):
+        learnt = [quadratic.theta, eta]
+        by_theta, by_eta = torch.autograd.grad(energies.sum(), learnt, allow_unused=True)
+        torch.testing.assert_close(by_theta, -x.sum(0))
+        assert by_eta is None
 
 
 def test_thoughts_in_training_are_those_of_the_sampler():
@@ -120,9 +137,7 @@ def module():
 
 
 def test_thoughts_go_on_where_they_were_left(module):
-    module.restart, module.noise, module.hidden = 0.25, 0.5, 0.5
-    seen = []
-    module.energy.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    module.restart, module.noise, module.hidden = 0.25, (0.5, 0.5), 0.5
     x = torch.rand(64, 1, 8, 8) * 2 - 1
     for _ in range(6):
         module.training_step((x, None), 0)
@@ -141,37 +156,87 @@ def test_thoughts_go_on_where_they_were_left(module):
     holes = (~known).flatten(1).any(1)
     assert 0.2 < holes.float().mean() < 0.8
     assert (context[:, :1] - truth)[holes][known[holes]].abs().max() < 0.05
-    # candidates in the buffer have left the noise
-    noise = torch.randn_like(truth).clamp(-1, 1)
-    assert (candidate - truth).square().mean() < 0.6 * (noise - truth).square().mean()
+    # candidates in the buffer have left where they began
+    start = beginning(context, torch.randn_like(truth)).clamp(-1, 1)
+    assert (candidate - truth).square().mean() < 0.75 * (start - truth).square().mean()
 
 
-def test_it_learns_to_take_noise_away(fit):
-    module = make(noise=0.5, restart=0.5)
+def test_every_context_has_its_own_noise(module):
+    module.noise = (0.2, 0.6)
+    x = torch.zeros(2000, 1, 8, 8)
+    levels = module._spoilt(x, module.generator)[:, :1].flatten(1).std(1)
+    # uniform, up to what 64 pixels tell of a level
+    assert levels.mean() == pytest.approx(0.4, abs=0.01)
+    assert levels.std() == pytest.approx(0.4 / 12**0.5, rel=0.1)
+
+
+def test_thoughts_begin_near_what_is_known(module):
+    module.hidden, module.restart = 0.5, 1.0
+    draw = module._problems(torch.rand(64, 1, 8, 8) * 2 - 1)
+    x, _, context = unpacked(draw.x, 1)
+    known = context[:, 1:] > 0
+    assert (x - context[:, :1])[known].std() == pytest.approx(0.2, rel=0.1)
+    assert x[~known].std() == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_what_a_candidate_is_taken_for_is_taught_and_its_descent_if_unrolled(unrolled):
+    module = make(k=2, through=1, jitter=1.0, calibrate=0.0, restart=1.0, unrolled=unrolled)
+    module.generator = torch.Generator().manual_seed(0)
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    torch.nn.init.normal_(module.energy.repair.weight)
+    seen, judge, lengths = [], module.energy.judge, set()
+    module.energy.judge = lambda x, c: seen.append((x, c)) or judge(x, c)
+    for attempt in range(4):
+        module.seed = attempt
+        seen.clear()
+        truth = torch.rand(1, 1, 8, 8) * 2 - 1
+        loss = module.training_step((truth, None), 0)
+        found = torch.autograd.grad(loss, module.energy.embed.weight)[0]
+        (x, context), lengths = seen[-1], lengths | {len(seen)}
+        x = x.detach().requires_grad_()
+        energies, f = judge(x, context)
+        expected = (f - truth).square().mean()
+        if unrolled:
+            (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=True)
+            expected = expected + (x - 0.5 * gradient - truth).square().mean()
+        torch.testing.assert_close(loss, expected, atol=1e-3, rtol=1e-3)
+        by_hand = torch.autograd.grad(expected, module.energy.embed.weight)[0]
+        torch.testing.assert_close(found, by_hand, atol=1e-3, rtol=1e-2)
+    assert lengths == {1, 2}
+
+
+def test_a_lost_thought_goes_on_from_what_is_known(module):
+    module.restart = 1.0
+    torch.nn.init.constant_(module.energy.repair.bias, 1e4)
+    module.training_step((torch.rand(128, 1, 8, 8) * 2 - 1, None), 0)
+    candidate, _, context = unpacked(module.buffer.draw(128).x, 1)
+    torch.testing.assert_close(candidate, context[:, :1].clamp(-1, 1), atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_it_learns_to_take_noise_away(fit, unrolled):
+    module = make(noise=(0.5, 0.5), restart=0.5, unrolled=unrolled)
     path = fit(module, 120)
-    from genconv.checkpoint import read
-    from genconv.data import load_images
-    from genconv.energy import context_of
-    from genconv.images import from_uint8
-
     trained = read(path, "cpu")
     truth = from_uint8(load_images("digits", "test").images[:100])
     context = context_of(truth + 0.5 * torch.randn(truth.shape))
     ends = {}
     for steps in (1, 4):
         chain = trained.chain.at(steps=steps)
-        ends[steps] = chain.run(trained.energy, torch.randn(truth.shape), context).x
+        start = beginning(context, torch.randn(truth.shape))
+        ends[steps] = chain.run(trained.energy, start, context).x
     errors = {steps: (x - truth).square().mean().item() for steps, x in ends.items()}
     assert errors[4] < errors[1]
     assert errors[4] < 0.8 * 0.25
     # the card carries the step size that was learnt, the finest of it
     learnt = module.log_step.exp().item()
     assert trained.chain.step_size == pytest.approx(learnt / module.jitter, rel=1e-6)
-    assert abs(learnt - 0.5) > 0.01
+    assert (abs(learnt - 0.5) > 0.01) == unrolled
 
 
-def test_a_step_size_need_not_be_learnt(fit):
-    module = make(learn_step=False)
+def test_the_step_size_is_learnt_by_descents_alone(fit):
+    module = make()
     fit(module, 3)
     assert module.log_step.item() == pytest.approx(math.log(0.5))
     assert module.trained((1, 8, 8)).chain.step_size == pytest.approx(0.25)
@@ -186,7 +251,7 @@ def test_a_picture_shows_thoughts(module):
         generator=torch.Generator().manual_seed(0),
         callback=lambda step, x: seen.append(step),
     )
-    # context, noise, 1, 2, 4 steps, truth
+    # what is known, the beginning, 1, 2, 4 steps, truth
     assert images.shape == (3 * 6, 1, 8, 8)
     assert torch.equal(images[5::6], batch[0][:3])
     assert seen == [1, 2, 3, 4]
@@ -201,6 +266,7 @@ def test_a_picture_shows_thoughts(module):
         ({"through": 3}, "1 <= through <= k"),
         ({"jitter": 0.5}, "jitter >= 1"),
         ({"hidden": 2.0}, "a share hidden"),
+        ({"noise": (0.5, 0.2)}, r"noise is \[least, greatest\], not \[0.5, 0.2\]"),
         ({"chain": Chain(4, [(0, 0.1), (2, 0.2)])}, "one positive number"),
     ],
 )

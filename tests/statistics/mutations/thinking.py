@@ -8,6 +8,7 @@ THINK = "training/test_thinking.py::"
 SEE = "energy/test_transformer.py::"
 EDIT = "tasks/test_recover_command.py::"
 BOWL = THINK + "test_the_end_of_a_descent_in_a_bowl_depends_on_all_as_it_must"
+AIM = THINK + "test_what_a_candidate_is_taken_for_is_taught_and_its_descent_if_unrolled"
 PROBLEM = THINK + "test_thoughts_go_on_where_they_were_left"
 
 TRAINING = [
@@ -31,10 +32,18 @@ TRAINING = [
     ("nothing is hidden", "known = ~(conceal(x, generator) & hole)", "known = torch.ones_like(x[:, :1])", PROBLEM),
     ("contexts are stored at another size than they are read", "context = REACH * context", "context = 2 * context",
      THINK + "test_a_buffer_holds_a_problem"),
-    ("candidates are not put back", "packed(self._restarted(thought.x.detach()), truth, context)",
-     "packed(x, truth, context)", PROBLEM),
+    ("candidates are not put back", "packed(end, truth, context)", "packed(x, truth, context)", PROBLEM),
+    ("a lost thought stays lost", "torch.where(lost,", "torch.where(lost & False,",
+     THINK + "test_a_lost_thought_goes_on_from_what_is_known"),
+    ("all contexts are as noisy", "level = least + (greatest - least) * share", "level = (least + greatest) / 2",
+     THINK + "test_every_context_has_its_own_noise"),
+    ("the first steps are taught", "repaired[-len(thought.visited) :]", "repaired[: len(thought.visited)]", AIM),
+    ("the descent is always taught", "(error if self.unrolled else 0)", "error", AIM),
+    ("the descent is never taught", "(error if self.unrolled else 0)", "0 * error", AIM),
+    ("steps of the first order hang together", "x = x.detach().requires_grad_()\n            e =", "e =",
+     THINK + "test_of_the_first_order_only_energies_depend_on_parameters"),
     ("the card has the step size of before", "replace(self.chain, step_size=self._finest(self.log_step))",
-     "self.chain", THINK + "test_a_step_size_need_not_be_learnt"),
+     "self.chain", THINK + "test_the_step_size_is_learnt_by_descents_alone"),
     ("the card forgets the average", 'checkpoint["genconv"]["chain"]["step_size"] = step_size', "pass",
      THINK + "test_it_learns_to_take_noise_away"),
 ]  # fmt: skip
@@ -42,6 +51,10 @@ TRAINING = [
 ENERGY = [
     ("patches are shuffled", "return x.permute(0, *places, 1, *inside)", "return x.permute(0, *inside, 1, *places)",
      SEE + "test_patches_are_the_squares_of_the_image"),
+    ("patches are put back elsewhere", "(1 + i, 2 + self.dims + i)", "(2 + self.dims + i, 1 + i)",
+     SEE + "test_patches_are_the_squares_of_the_image"),
+    ("thoughts begin at noise alone", "torch.where(known, image + STIR * noise, noise)", "noise",
+     SEE + "test_thoughts_begin_near_what_is_known_and_at_noise_elsewhere"),
     ("there are no places", "tokens = tokens + positions(", "tokens = tokens + 0 * positions(",
      SEE + "test_places_differ_and_attention_reaches_everywhere"),
     ("tokens see only themselves", "tokens = tokens + self.out(mixed.flatten(-2))",
@@ -57,6 +70,8 @@ ENERGY = [
 TASK = [
     ("known pixels move", "torch.where(known, image, x)", "x",
      EDIT + "test_holes_are_filled_by_thought_and_what_is_known_stays"),
+    ("answers begin elsewhere than in training", "beginning(context, noise)", "noise",
+     EDIT + "test_an_energy_with_a_context_thinks"),
 ]  # fmt: skip
 
 JUDGING = [
