@@ -1,14 +1,18 @@
 """Recovery: draw the images that an energy finds likely among those that explain a measurement."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from genconv.sampling import Chain, Generators, value_at
+from genconv.sampling import Chain, Generators, draw_noise, value_at
 from genconv.tasks.measurement import Measurement, nearest
 
 __all__ = ["recover"]
+
+# between these times a way is gone again: before, all is noise; after, little is left to be chosen
+FROM, BACK_TO = 0.75, 0.2
 
 
 def recover(
@@ -21,6 +25,7 @@ def recover(
     *,
     noise: float = 0.0,
     guidance: float = 1.0,
+    returns: int = 0,
     start: Tensor | None = None,
     generator: Generators = None,
     callback: Callable[[int, Tensor], None] | None = None,
@@ -51,6 +56,15 @@ def recover(
     without which the rest is painted for itself at first. Chains with noise on the way are not so
     corrected, as burning in is all that they do; those shorter than t = 1 are paced to arrive.
 
+    Another way to make known and unknown agree is to go some of the way again: `returns` times
+    from t = 0.75 back to s = 0.2,
+
+    .. math:: x ← \frac{s}{t} x + \sqrt{(1-s)^2 - (s/t)^2 (1-t)^2}\; ξ
+
+    which is where an image that is at t was at s, but for its noise. All that has been painted by
+    then is known when the rest is painted anew, and the draws keep their variety, which the
+    covariance of one Gaussian takes from images that come in kinds. Each costs half of the way.
+
     Args:
         energy: see `genconv.sampling.langevin`.
         chain: how images are drawn from the energy.
@@ -61,6 +75,7 @@ def recover(
         noise: σ, in units where black is -1 and white 1.
         guidance: g, of which 1 is theory: more makes draws agree with what was measured, less makes
             them vary; 0 saves two thirds of the time on the way.
+        returns: how often a noiseless way is gone again.
         start: (N, C, *space) guesses, which the chain refines as images, not as noise on the way:
             each step is corrected by what was measured, and there is no guidance.
         generator: see `langevin`.
@@ -70,9 +85,10 @@ def recover(
     Returns:
         (N, C, *space) float32, about [-1, 1]; where σ = 0, A x = m up to rounding.
 
-    Reference:
+    References:
         Pokle et al.: Training-free Linear Image Inverses via Flows,
         https://arxiv.org/abs/2310.04432, whose J is a network's; that of an energy is symmetric.
+        Lugmayr et al.: RePaint, https://arxiv.org/abs/2201.09865, which returns in small jumps.
     """
     arrived = start is not None
     if start is None:
@@ -84,9 +100,24 @@ def recover(
     correct = _Correction(chain, start, measurement, measured, noise, guidance, curvature)
     if arrived:
         correct.arrive()
-    return chain.run(
-        energy, start, y, project=correct, generator=generator, callback=callback, bf16=bf16
-    ).x
+    how = {"generator": generator, "bf16": bf16}
+    x, done = start, 0
+
+    def go(x: Tensor, begin: int, end: int) -> Tensor:
+        def count(step: int, x: Tensor) -> None:
+            if callback is not None:
+                callback(done + step, x)
+
+        part = replace(chain.after(begin), steps=end - begin)
+        return part.run(energy, x, y, project=correct, callback=count, **how).x
+
+    back, turn = correct.loop() if returns and not arrived else (0, 0)
+    for begin in [0] + [back] * returns if turn else []:
+        if begin:
+            x = correct.go_back(x, begin, draw_noise(x.shape, generator, device=x.device))
+        x = go(x, begin, turn)
+        done += turn - begin
+    return go(x, turn, chain.steps)
 
 
 def hessian_product(
@@ -132,8 +163,27 @@ class _Correction:
         self._chain, self._measurement, self._measured = chain, measurement, measured
         self._variance, self._guidance, self._curvature = noise**2, guidance, curvature
         self._before, self._step, self._time = start.clone(), 0, 0.0
-        length = sum(value_at(chain.step_size, step) for step in range(chain.steps))
-        self._pace = 1 / min(1.0, length) if length > 0 else 1.0
+        etas = [value_at(chain.step_size, step) for step in range(chain.steps)]
+        self._pace = 1 / min(1.0, sum(etas)) if sum(etas) > 0 else 1.0
+        # before each step
+        self._times = [self._pace * sum(etas[:step]) for step in range(chain.steps)]
+
+    def loop(self) -> tuple[int, int]:
+        """Return the steps to which, and before which, the way goes back; 0, 0 if it is noisy."""
+        turn = next((i for i, t in enumerate(self._times) if t > FROM - 1e-6), 0)
+        back = next(i for i, t in enumerate(self._times) if t > BACK_TO - 1e-6 or i == turn)
+        noisy = any(value_at(self._chain.temperature, step) > 0 for step in range(turn))
+        nowhere = noisy or back == turn or self._times[turn] >= 1
+        return (0, 0) if nowhere else (back, turn)
+
+    def go_back(self, x: Tensor, step: int, noise: Tensor) -> Tensor:
+        """Return x as it was before a step, but for the noise."""
+        time = self._times[step]
+        share = time / self._time
+        rest = (1 - time) ** 2 - (share * (1 - self._time)) ** 2
+        x = share * x + rest**0.5 * noise
+        self._step, self._time, self._before = step, time, x.clone()
+        return x
 
     def arrive(self) -> None:
         """Take the start for the way's end."""

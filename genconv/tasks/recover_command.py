@@ -32,7 +32,7 @@ from genconv.unfinished import Unfinished, check_free
 
 __all__ = ["main"]
 
-KNOBS = ("mask", "start", "factor", "blur", "noise", "guidance")
+KNOBS = ("mask", "start", "factor", "blur", "noise", "guidance", "returns")
 ABOUT = {
     "inpaint": "Fill in what a mask hides.",
     "denoise": "Take white noise away.",
@@ -70,6 +70,8 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     else:
         add("--guidance", type=float, default=1.0, help="less lets draws vary more and agree less "
             "with what is known; 0 is fast (1)")  # fmt: skip
+    add("--returns", type=int, default=0, help="go the middle of a noiseless way so many times "
+        "again: draws agree with what is known, and vary as much as they should (0)")  # fmt: skip
     add("--examples", metavar="IMAGES", help="with --degrade: compare with the nearest and the "
         "mean of these too; of a data name or folder those to train on")  # fmt: skip
     add("--render", action="store_true", help="draw bodies of voxels too: render.png")
@@ -103,6 +105,7 @@ def check(task: str, options: argparse.Namespace, trained: Trained) -> None:
         step_size=0,
         temperature=0,
         guidance=0,
+        returns=0,
         factor=2,
     )
     for flag in ("noise", "blur"):
@@ -166,6 +169,7 @@ def draw(
             y,
             noise=problem.noise,
             guidance=getattr(options, "guidance", 0.0),
+            returns=options.returns,
             start=start,
             **how,
         )

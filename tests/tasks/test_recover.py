@@ -191,3 +191,53 @@ def test_products_with_the_hessian():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     flat = hessian_product(lambda x: x.flatten(1).sum(1), x, None, w)
     assert (flat == 0).all()
+
+
+def flat(x):
+    return 0 * x.flatten(1).sum(1)
+
+
+ALL = Mask(torch.ones(1, 1, 1, 1, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("returns", [0, 3])
+def test_returns_are_where_the_way_was(returns):
+    # all is known: the straight line from noise to the values, of which every state's law is known
+    measured = torch.full((50, 1, 20, 20), 3.0)
+    chain = Chain(12, 0.1, [(11, 0.0), (12, 0.01)])
+    seen = {}
+    x = recover(
+        flat,
+        chain,
+        (1, 20, 20),
+        ALL,
+        measured,
+        guidance=0.0,
+        returns=returns,
+        generator=generator(),
+        callback=lambda step, x: seen.update({step: x.clone()}),
+    )
+    assert torch.allclose(x, measured, atol=1e-5)
+    times = [0.1 * i for i in range(1, 9)] + [0.1 * i for i in range(3, 9)] * returns
+    assert list(seen) == list(range(1, len(times) + 5))
+    for step, t in enumerate(times, 1):
+        assert abs(seen[step].mean() - 3 * t) < 4 * (1 - t) / 20_000**0.5
+        assert abs(seen[step].std() / (1 - t) - 1) < 4 / 40_000**0.5
+    if returns:
+        # of the noise at 0.7 that of the way before is (0.2 / 0.8) (1 - 0.8) / (1 - 0.2)
+        a, b = seen[7] - 3 * 0.7, seen[13] - 3 * 0.7
+        assert abs((a * b).mean() / 0.3**2 - 0.0625) < 4 / 20_000**0.5
+
+
+def test_noisy_ways_do_not_return():
+    steps = []
+    recover(
+        flat,
+        Chain(12, 0.1, 0.5),
+        (1, 4, 4),
+        ALL,
+        torch.zeros(2, 1, 4, 4),
+        returns=3,
+        callback=lambda step, x: steps.append(step),
+    )
+    assert steps == list(range(1, 13))
