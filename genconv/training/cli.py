@@ -96,6 +96,11 @@ class TrainCLI(LightningCLI):
             if "Does not validate" not in str(error):
                 raise
             raise UserError(_reason(error)) from error
+        if self.config.compile and self.config.trainer.strategy == "fsdp":
+            raise UserError(
+                "fsdp puts the weights together anew in every update, and compiled gradients want "
+                "them to stay where they are; leave out --compile or --trainer.strategy fsdp"
+            )
         if self.config.compile:
             compile_gradient(self.model.energy)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from genconv.sampling import langevin
-from tests.benchmarks.speed.clock import OURS, Row, compared, race
+from tests.benchmarks.speed.clock import COMPILED, OURS, Row, compared, compiled, race
 from tests.benchmarks.speed.networks import ETA, NOISE, Settings, made, noise
 from tests.benchmarks.speed.peers import CHAINS, torchebm_chain, torchebm_name
 
@@ -17,6 +17,7 @@ def chains(settings: Settings) -> list[Row]:
     rows = []
     for network in settings.chains:
         energy, shape = made(network, settings)
+        fast, _ = made(network, settings, compiled=True)
         x = noise(settings.batch, shape, settings.device)
         steps = 2 if network != "digits" else 20
         how = {
@@ -27,6 +28,7 @@ def chains(settings: Settings) -> list[Row]:
         }
         runs: dict[str, Callable[[], object]] = {
             OURS: lambda energy=energy, x=x, how=how: langevin(energy, x, bf16=True, **how),
+            COMPILED: lambda energy=fast, x=x, how=how: langevin(energy, x, bf16=True, **how),
             "genconv in float32": lambda energy=energy, x=x, how=how: langevin(energy, x, **how),
         }
         for name, chain in CHAINS.items():
@@ -34,13 +36,10 @@ def chains(settings: Settings) -> list[Row]:
         if (found := torchebm_chain(energy, settings.device)) is not None:
             sampler = found[1]
             runs[torchebm_name()] = lambda s=sampler, x=x, n=steps: s.sample(x=x.clone(), n_steps=n)
-        rows += compared(
-            SECTION,
-            network,
-            f"step of {settings.batch} chains",
-            race(runs, settings.device, settings.rounds),
-            per=steps,
-        )
+        times = race(runs, settings.device, settings.rounds)
+        what = f"step of {settings.batch} chains"
+        for rows_of in (compared, compiled):
+            rows += rows_of(SECTION, network, what, times, per=steps)
         if found is None:
             rows.append(Row(SECTION, network, "step", torchebm_name(), note="not installed"))
     return rows

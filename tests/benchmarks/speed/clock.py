@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Fit", "Row", "compared", "line", "race", "seconds"]
+__all__ = ["COMPILED", "OURS", "Fit", "Row", "compared", "compiled", "line", "race", "seconds"]
 
-OURS = "genconv"
+OURS, COMPILED = "genconv", "--compile"
+# others that every comparison has
+MAIN = ("plain", "torchebm")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def race(runs: dict[str, Callable[[], object]], device: str, rounds: int) -> dic
 def compared(
     section: str, network: str, what: str, times: dict[str, list[float]], per: float = 1
 ) -> list[Row]:
-    """Return a row for each variant but `OURS`, with milliseconds of one in `per` of its work."""
+    """Return a row for each other variant, with milliseconds of one in `per` of its work."""
     ours = times[OURS]
     return [
         Row(
@@ -94,8 +96,17 @@ def compared(
             statistics.median(b / a for a, b in zip(ours, theirs, strict=True)),
         )
         for name, theirs in times.items()
-        if name != OURS
+        if name not in (OURS, COMPILED)
     ]
+
+
+def compiled(
+    section: str, network: str, what: str, times: dict[str, list[float]], per: float = 1
+) -> list[Row]:
+    """Return the rows of `COMPILED` against genconv without it and those that matter most."""
+    named = {OURS: times[COMPILED], f"{OURS} without": times[OURS]}
+    named |= {name: t for name, t in times.items() if name.startswith(MAIN)}
+    return compared(section, network, f"{what}, {COMPILED}", named, per)
 
 
 def line(what: str, x: Sequence[float], times: Sequence[float]) -> Fit:

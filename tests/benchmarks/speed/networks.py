@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genconv.energy import Energy, GenerativeConvNet, ResNetEnergy, UNetEnergy
+from genconv.sampling import compile_gradient
 
 __all__ = ["ETA", "NOISE", "NETWORKS", "Settings", "made", "noise"]
 
@@ -61,11 +62,15 @@ class Settings:
         return ("resnet", "flagship") if self.device == "cuda" else ("resnet", "digits")
 
 
-def made(name: str, settings: Settings) -> tuple[Energy, tuple[int, ...]]:
+def made(name: str, settings: Settings, compiled: bool = False) -> tuple[Energy, tuple[int, ...]]:
     """Build a network, always with the same weights, and the shape of its images."""
     build, shape = (TINY if settings.quick else NETWORKS)[name]
     torch.manual_seed(0)
-    return build().to(settings.device), shape
+    energy = build().to(settings.device)
+    # which takes its time, also for a tiny one
+    if compiled and not settings.quick:
+        compile_gradient(energy)
+    return energy, shape
 
 
 def noise(n: int, shape: tuple[int, ...], device: str) -> Tensor:

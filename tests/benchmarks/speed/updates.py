@@ -11,7 +11,7 @@ from genconv.energy import Energy
 from genconv.images import from_uint8
 from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import ContrastiveDivergence, EnergyMatching, EnergyModule
-from tests.benchmarks.speed.clock import OURS, Row, compared, race
+from tests.benchmarks.speed.clock import COMPILED, OURS, Row, compared, compiled, race
 from tests.benchmarks.speed.networks import ETA, NOISE, Settings, made, noise
 from tests.benchmarks.speed.peers import PLAIN, UPDATES, torchebm_name, torchebm_update
 
@@ -59,7 +59,12 @@ def persistent(settings: Settings) -> list[Row]:
         energy, shape = made(network, settings)
         x = noise(settings.batch, shape, device)
         update = our_update(contrastive(energy, shape, k, device), device)
-        runs: dict[str, Callable[[], object]] = {OURS: lambda update=update, x=x: update(x)}
+        fast, _ = made(network, settings, compiled=True)
+        faster = our_update(contrastive(fast, shape, k, device), device)
+        runs: dict[str, Callable[[], object]] = {
+            OURS: lambda update=update, x=x: update(x),
+            COMPILED: lambda update=faster, x=x: update(x),
+        }
         for name, (kind, chain) in UPDATES.items():
             peer = kind(made(network, settings)[0], chain, k, noise(CAPACITY, shape, device))
             runs[name] = lambda peer=peer, x=x: peer.update(x)
@@ -68,7 +73,8 @@ def persistent(settings: Settings) -> list[Row]:
             runs[torchebm_name()] = lambda theirs=theirs, x=x: theirs(x)
         times = race(runs, device, settings.rounds)
         what = f"PCD update, K={k}, {settings.batch} images"
-        rows += compared("training update", network, what, times)
+        for rows_of in (compared, compiled):
+            rows += rows_of("training update", network, what, times)
         if theirs is None:
             rows.append(
                 Row("training update", network, what, torchebm_name(), note="not installed")
