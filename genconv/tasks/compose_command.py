@@ -69,8 +69,8 @@ def find(
     known: dict[str, Trained] = {}
     energies, sources = [], []
     for name in names:
-        path, _, label = (name, "", "") if Path(name).exists() else name.rpartition(":")
-        path = path or name
+        plain = Path(name).exists() or ":" not in name
+        path, _, label = (name, "", "") if plain else name.rpartition(":")
         trained = known[path] = known.get(path) or read(path, device)
         if trained.shape != next(iter(known.values())).shape:
             raise UserError(f"{path} is of images {trained.shape}, unlike {names[0]}")

@@ -148,6 +148,12 @@ def test_checkpoints_are_joined_by_the_chain_of_the_first(draw, named, other):
     )
 
 
+def test_energies_of_the_package_are_taken_by_their_names(draw):
+    chain = read("digits", "cpu").chain.at(2)
+    found = draw("digits", "--steps", 2)
+    assert torch.equal(found, sample(replace(read("digits", "cpu"), chain=chain), range(3)))
+
+
 def test_seed_and_chain_are_those_of_the_flags(draw, other):
     trained = read(other, "cpu")
     assert torch.equal(draw(other), sample(trained, range(3)))
