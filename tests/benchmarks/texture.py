@@ -16,6 +16,7 @@ beside it.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genconv import read
+from genconv.checkpoint import Trained
 from genconv.data import load_images
 from genconv.images import from_uint8, save_png, to_uint8
 from genconv.persistent import persistent_chains
@@ -101,18 +103,35 @@ def newness(images: Tensor, source: Tensor) -> float:
     return (nearest_patches(images, source).mean() / variance).item()
 
 
-def synthesised(run: str, size: int, n: int, persistent: bool) -> Tensor:
-    """Return uint8 textures of twice the size: new ones, or a run's own chains."""
-    if persistent:
-        return persistent_chains(run)[0]
-    return sample(read(run).at_size(2 * size), range(n), bf16=True)
+def chosen_steps(trained: Trained, x: Tensor, tried: list[int]) -> int:
+    """Return after how many steps a chain, which none of the syntheses is, is nearest to x."""
+    chain, found = trained.chain.at(steps=max(tried)), {}
+
+    def look(step: int, z: Tensor) -> None:
+        if step in tried:
+            found[step] = gram_distance(from_uint8(to_uint8(z)), x).item()
+
+    generator = [stream(1, "image", 0)]
+    replace(trained, chain=chain).sample(1, generator=generator, callback=look, bf16=True)
+    return min(found, key=found.__getitem__)
 
 
-def measure(run: str, source: str, size: int, n: int, persistent: bool) -> tuple[Table, Tensor]:
+def synthesised(run: str, x: Tensor, options: argparse.Namespace) -> tuple[Tensor, str]:
+    """Return uint8 textures of twice the size, new or a run's own, and how they came."""
+    if options.persistent:
+        return persistent_chains(run)[0], "its own chains"
+    trained = read(run).at_size(2 * options.size)
+    steps = chosen_steps(trained, x, options.steps or [trained.chain.steps])
+    trained = replace(trained, chain=trained.chain.at(steps=steps))
+    return sample(trained, range(options.n), bf16=True), f"{steps} steps"
+
+
+def measure(run: str, source: str, options: argparse.Namespace) -> tuple[Table, Tensor]:
     """Compare syntheses with their source; return a table and a row of pictures."""
+    size = options.size
     image = load_images(source, size=size, channels=3).images[:1]
     x = from_uint8(image)
-    made = synthesised(run, size, n, persistent)
+    made, how = synthesised(run, x, options)
     tiles = torch.cat([t for rows in made.split(size, 2) for t in rows.split(size, 3)])
     kinds = {
         f"synthesis, tiles of {size}": tiles,
@@ -125,7 +144,7 @@ def measure(run: str, source: str, size: int, n: int, persistent: bool) -> tuple
     bar = min(distance[name].mean() for name in list(kinds)[2:]) / 2
     apart = sum(newness(a, b) for a, b in halves(x)) / 4
     new = f"newness {newness(from_uint8(made), x):.3f} (a half to the other: {apart:.3f})"
-    title = f"{Path(source).stem}: bar {bar:.3f}, {new}"
+    title = f"{Path(source).stem}: {how}, bar {bar:.3f}, {new}"
     table = Table("image", "Gram distance", "of the bar", "least and largest", title=title)
     for name, found in distance.items():
         ends = f"{found.min():.3f} {found.max():.3f}"
@@ -156,6 +175,9 @@ def main() -> None:
                         help="say of which sources another half meets the bar")  # fmt: skip
     parser.add_argument("--size", type=int, default=64, help="as --data.size had it (64)")
     parser.add_argument("-n", type=int, default=2, help="new chains (2)")
+    parser.add_argument("--steps", type=int, nargs="+",
+                        help="of the chains; of several, those after which another chain is nearest "
+                        "to the source (as trained)")  # fmt: skip
     parser.add_argument("--persistent", action="store_true", help="the run's own chains instead")
     parser.add_argument("--out", type=Path, help="FILE.png: source, synthesis, both baselines")
     options = parser.parse_args()
@@ -164,7 +186,7 @@ def main() -> None:
         print(f"{name:20} bar {bar:.3f}, halves {ratio:.2f} of it")
     rows = []
     for pair in options.runs:
-        table, row = measure(*pair.split("="), options.size, options.n, options.persistent)
+        table, row = measure(*pair.split("="), options)
         Console(width=100).print(table)
         rows.append(F.pad(row, (0, 0, 0, 4), value=255))
     if options.out and rows:
