@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="as --data.size had it (64)")
     parser.add_argument("-n", type=int, default=2, help="new chains (2)")
     parser.add_argument("--steps", type=int, nargs="+",
-                        help="of the chains; of several, those after which another chain is nearest "
+                        help="of the chains; of several, those that bring another chain nearest "
                         "to the source (as trained)")  # fmt: skip
     parser.add_argument("--persistent", action="store_true", help="the run's own chains instead")
     parser.add_argument("--out", type=Path, help="FILE.png: source, synthesis, both baselines")
