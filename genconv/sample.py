@@ -13,22 +13,20 @@ import torch
 from torch import Tensor
 
 from genconv.checkpoint import Trained, read
-from genconv.data.clips import av, save_film
+from genconv.data.clips import av
 from genconv.errors import UserError, at_least, command
-from genconv.files import replacing
-from genconv.images import moving, save_gif, save_png, sheet, to_uint8
+from genconv.gallery import MOVING, publish, tiled
+from genconv.images import save_gif, to_uint8
 from genconv.memory import Bites
 from genconv.persistent import persistent_chains
 from genconv.progress import progress
 from genconv.ranks import ranks
-from genconv.render import check_bodies, plot_voxels
+from genconv.render import check_bodies
 from genconv.sampling import compile_gradient
 from genconv.seeds import stream
 from genconv.unfinished import Unfinished, check_free
 
 __all__ = ["add_flags", "main", "run", "sample"]
-
-MOVING = (".gif", ".mp4")
 
 
 def labels_of(trained: Trained, rows: range, label: int | None = None) -> list[int] | None:
@@ -97,47 +95,6 @@ def film(trained: Trained, rows: range, path: Path, seconds: float = 6.0, **how:
     sample(trained, rows, callback=record, **how)
     # the last frame stays, to be looked at
     save_gif(path, frames + [frames[-1]] * 15, round(1000 * seconds / len(frames)))
-
-
-def tiled(images: Tensor) -> Tensor:
-    """Return a sheet of uint8 images (N, C, *space), each large enough to be seen."""
-    return sheet(images, scale=max(1, 48 // images.shape[-1]))
-
-
-def publish(images: np.ndarray, labels: list[int] | None, options: argparse.Namespace) -> None:
-    """Write images, uint8 (n, *space, C), as the flags `out` and `render` say."""
-    write_images(images, labels, options.out)
-    if options.render is not None:
-        first = torch.from_numpy(np.ascontiguousarray(images[:8])).movedim(-1, 1)
-        plot_voxels(options.render, first)
-
-
-def write_images(images: np.ndarray, labels: list[int] | None, out: Path) -> None:
-    """Write images, uint8 (n, *space, C), as OUT.npz, one OUT.png, .gif or .mp4, or as PNGs."""
-    if out.suffix == ".npz":
-        named = {"images": images} if labels is None else {"images": images, "labels": labels}
-        with replacing(out) as part, part.open("wb") as file:
-            np.savez(file, **named)
-    elif out.suffix == ".png":
-        first = torch.from_numpy(np.ascontiguousarray(images[:1024])).movedim(-1, 1)
-        save_png(out, tiled(first))
-    elif out.suffix in MOVING:
-        first = torch.from_numpy(np.ascontiguousarray(images[:64])).movedim(-1, 1)
-        save = save_gif if out.suffix == ".gif" else save_film
-        save(out, moving(first, scale=max(1, 96 // first.shape[-1])))
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        # an earlier, longer job's images would lie among these
-        for old in [*out.glob("*.png"), *out.glob("*/*.png")]:
-            if old.stem.isdigit() and (old.parent == out or old.parent.name.isdigit()):
-                old.unlink()
-        digits = len(str(len(images) - 1))
-        for i, image in enumerate(images):
-            place = out if labels is None else out / str(labels[i])
-            one = torch.from_numpy(image.copy()).movedim(-1, 0)
-            if one.ndim != 3:
-                one = sheet(one[None])
-            save_png(place / f"{i:0{digits}d}.png", one)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

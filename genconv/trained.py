@@ -125,6 +125,17 @@ class Trained:
         if y is None and self.classes:
             y = torch.arange(n, device=device) % self.classes
         x = self.start(n, generator=generator)
+        return self.run(x, y, generator, callback, bf16)
+
+    def run(
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        generator: Generators,
+        callback: Callable[[int, Tensor], None] | None,
+        bf16: bool,
+    ) -> Tensor:
+        """Return where the chains end that begin at x (n, C, *space); see `sample`."""
         return self.chain.run(
             self.energy, x, y, generator=generator, callback=callback, bf16=bf16
         ).x

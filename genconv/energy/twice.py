@@ -41,6 +41,7 @@ class GroupNorm(nn.GroupNorm):
 
 def _watched() -> bool:
     """Say whether torch.compile or torch.func looks on, which knows PyTorch's own layers best."""
+    # torch.func has no public call for it; PyTorch's own `Function.apply` asks this one
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 

@@ -24,16 +24,15 @@ class Staged(Trained):
     later: Energy
     turn: float
 
-    def sample(
+    def run(
         self,
-        n: int,
-        y: Tensor | None = None,
-        *,
-        generator: Generators = None,
-        callback: Callable[[int, Tensor], None] | None = None,
-        bf16: bool = False,
+        x: Tensor,
+        y: Tensor | None,
+        generator: Generators,
+        callback: Callable[[int, Tensor], None] | None,
+        bf16: bool,
     ) -> Tensor:
-        """Draw n images, as `Trained.sample` does."""
+        """Return where the chains end that begin at x (n, C, *space), under the later energy."""
         done = round(self.turn * self.chain.steps)
 
         def count(step: int, x: Tensor) -> None:
@@ -41,7 +40,6 @@ class Staged(Trained):
                 callback(done + step, x)
 
         how = {"generator": generator, "bf16": bf16}
-        x = replace(self.chain, steps=done).run(
-            self.energy, self.start(n, generator=generator), y, callback=callback, **how
-        ).x  # fmt: skip
+        first = replace(self.chain, steps=done)
+        x = first.run(self.energy, x, y, callback=callback, **how).x
         return self.chain.after(done).run(self.later, x, y, callback=count, **how).x

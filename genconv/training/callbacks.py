@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,15 @@ from genconv.training.module import EnergyModule
 from genconv.training.sharded import whole
 from genconv.whole import LAST, PREVIOUS, broken
 
-__all__ = ["EMA", "SampleGrid", "SaveLast", "WholeCheckpointIO", "averaged"]
+__all__ = [
+    "EMA",
+    "SampleGrid",
+    "SaveLast",
+    "WholeCheckpointIO",
+    "averaged",
+    "stops_all",
+    "unless_stopped",
+]
 
 log = logging.getLogger(__name__)
 
@@ -122,20 +130,44 @@ class SampleGrid(pl.Callback):
     @pl.utilities.rank_zero_only
     def _drawn(self, trainer: pl.Trainer, module: EnergyModule, batch: Any) -> Tensor | None:
         generator = stream(self.seed, "grid", device=module.device)
+        x = unless_stopped(
+            trainer,
+            lambda go_on: module.drawn(self.n, batch, generator=generator, callback=go_on),
+        )
+        return None if x is None else to_uint8(x)
 
-        def go_on(step: int, x: Tensor) -> None:
-            if trainer.should_stop:
-                raise _Stopped
 
-        try:
-            x = module.drawn(self.n, batch, generator=generator, callback=go_on)
-        except _Stopped:
-            return None
-        return to_uint8(x)
+def unless_stopped(
+    trainer: pl.Trainer, draw: Callable[[Callable[[int, Tensor], None]], Tensor]
+) -> Tensor | None:
+    """Return what is drawn, or None where a signal has come meanwhile.
+
+    Args:
+        trainer: knows of signals.
+        draw: draws, and calls what it is given after each step.
+    """
+
+    def go_on(step: int, x: Tensor) -> None:
+        if trainer.should_stop:
+            raise _Stopped
+
+    try:
+        return draw(go_on)
+    except _Stopped:
+        return None
 
 
 class _Stopped(Exception):  # noqa: N818 - no error
     """A signal has come."""
+
+
+def stops_all(trainer: pl.Trainer) -> bool:
+    """Let a signal that has reached one rank stop all of them, and say whether one has."""
+    if trainer.world_size > 1:
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(
+            trainer.should_stop, all=False
+        )
+    return trainer.should_stop
 
 
 class SaveLast(Checkpoint):
@@ -177,11 +209,7 @@ class SaveLast(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if trainer.world_size > 1:
-            # a signal may have reached one rank alone; a save takes all of them
-            trainer.should_stop = trainer.strategy.reduce_boolean_decision(
-                trainer.should_stop, all=False
-            )
+        stops_all(trainer)
         step, folder = trainer.global_step, Path(trainer.default_root_dir, "checkpoints")
         paths = []
         if self.milestones and step % self.milestones == 0:

@@ -15,8 +15,9 @@ from genconv.eval.frechet import Moments, frechet_distance
 from genconv.eval.quality_networks import Network, other, own
 from genconv.images import to_uint8
 from genconv.seeds import stream
+from genconv.trained import Trained
 from genconv.training import distributed
-from genconv.training.callbacks import averaged
+from genconv.training.callbacks import averaged, stops_all, unless_stopped
 from genconv.training.module import EnergyModule
 
 __all__ = ["Judge"]
@@ -65,10 +66,17 @@ class Judge(pl.Callback):
         """Look at the held-out data, before anything long.
 
         Raises:
-            UserError: there are none, or the network does not take them.
+            UserError: there are none, or the network does not take them; or what is taught draws
+                no images from noise.
         """
         if not self.every:
             return
+        if hasattr(module.energy, "context"):
+            raise UserError(
+                "an energy of answers draws no images from noise; leave judge.every out"
+            )
+        if self.n < trainer.world_size:
+            raise UserError(f"judge.n must be at least {trainer.world_size}, one for each process")
         data: ImageData = trainer.datamodule
         held = load_images(
             data.name, self.split, root=data.root, size=data.size, channels=data.channels
@@ -85,11 +93,11 @@ class Judge(pl.Callback):
         self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if not self.every or trainer.should_stop:
+        if not self.every or (step % self.every and step != trainer.max_steps):
             return
-        if step % self.every and step != trainer.max_steps:
+        # the checkpoint is more urgent
+        if stops_all(trainer) or (distance := self.distance(trainer, module, batch)) is None:
             return
-        distance = self.distance(trainer, module, batch)
         for logger in trainer.loggers:
             logger.log_metrics({"quality/distance": distance}, step)
         self.since += 1
@@ -99,17 +107,19 @@ class Judge(pl.Callback):
         elif self.patience is not None and self.since >= self.patience:
             trainer.should_stop = True
 
-    def distance(self, trainer: pl.Trainer, module: EnergyModule, batch: Any) -> float:
-        """Return the distance of n fresh samples, of which every process draws its share."""
+    def distance(self, trainer: pl.Trainer, module: EnergyModule, batch: Any) -> float | None:
+        """Return the distance of n fresh samples, of which every process draws its share.
+
+        A single process leaves it, and returns None, where a signal comes meanwhile.
+        """
+        trained = module.trained(tuple(batch[0].shape[1:]))
         rows = range(trainer.global_rank, self.n, trainer.world_size)
         seen = []
         with averaged(trainer, module):
             for first in range(0, len(rows), BITE):
-                chances = [
-                    stream(self.seed, "judge", row, device=module.device)
-                    for row in rows[first : first + BITE]
-                ]
-                x = module.drawn(len(chances), batch, generator=chances)
+                x = self._drawn(trainer, module, trained, rows[first : first + BITE])
+                if x is None:
+                    return None
                 seen.append(self._seen(to_uint8(x.nan_to_num()), module))
         parts = distributed.gather({"features": torch.cat(seen)})
         features = torch.cat([part["features"] for part in parts])
@@ -122,6 +132,18 @@ class Judge(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was."""
         self.best, self.since = state["best"], state["since"]
+
+    def _drawn(
+        self, trainer: pl.Trainer, module: EnergyModule, trained: Trained, rows: range
+    ) -> Tensor | None:
+        chances = [stream(self.seed, "judge", row, device=module.device) for row in rows]
+        how = {"generator": chances, "bf16": module.bf16_chains}
+        if trainer.world_size > 1:
+            # one that left the others would be waited for
+            return trained.sample(len(rows), **how)
+        return unless_stopped(
+            trainer, lambda go_on: trained.sample(len(rows), callback=go_on, **how)
+        )
 
     def _seen(self, images: Tensor, module: pl.LightningModule) -> Tensor:
         found = extract(self._network.extractor, images, device=module.device, bar=False)

@@ -30,7 +30,17 @@ def fit(tmp_path):
 
     default = object()
 
-    def fit(module, steps, folder="run", resume=None, workers=0, guard=default, every=1000, **how):
+    def fit(
+        module,
+        steps,
+        folder="run",
+        resume=None,
+        workers=0,
+        guard=default,
+        every=1000,
+        more=(),
+        **how,
+    ):
         guards = [Guard() if guard is default else guard] if guard is not None else []
         trainer = pl.Trainer(
             max_steps=steps,
@@ -40,7 +50,7 @@ def fit(tmp_path):
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=tmp_path / folder,
-            callbacks=[EMA(0.9), *guards, SaveLast(every)],
+            callbacks=[EMA(0.9), *guards, *more, SaveLast(every)],
             plugins=[WholeCheckpointIO()],
             **{"logger": False, **how},
         )

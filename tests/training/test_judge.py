@@ -3,11 +3,11 @@
 import csv
 
 import pytest
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 
-from genconv.data import ImageData, load_images
-from genconv.energy import GenerativeConvNet
+from genconv.data import load_images
+from genconv.energy import EnergyTransformer, GenerativeConvNet
 from genconv.errors import UserError
 from genconv.eval.classifier import SmallClassifier
 from genconv.eval.features import extract
@@ -15,7 +15,7 @@ from genconv.eval.frechet import Moments, frechet_distance
 from genconv.images import to_uint8
 from genconv.sampling import Chain
 from genconv.seeds import stream
-from genconv.training import EMA, EnergyMatching, SaveLast, WholeCheckpointIO
+from genconv.training import EnergyMatching, Thinking
 from genconv.training.judge import Judge
 
 
@@ -27,26 +27,14 @@ def network(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(fit):
     def run(judge, steps, folder="run", resume=None, logger=False):
         torch.manual_seed(0)
         module = EnergyMatching(GenerativeConvNet(widths=(4,)), chain=Chain(steps=2, step_size=0.1))
-        trainer = pl.Trainer(
-            max_steps=steps,
-            max_epochs=-1,
-            accelerator="cpu",
-            logger=logger,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            log_every_n_steps=10,
-            default_root_dir=tmp_path / folder,
-            callbacks=[EMA(0.9), *([judge] if judge else []), SaveLast()],
-            plugins=[WholeCheckpointIO()],
-        )
-        data = ImageData("digits", batch_size=64)
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        return module, trainer.global_step
+        more = [judge] if judge else []
+        how = {"logger": logger, "log_every_n_steps": 10, "guard": None}
+        path = fit(module, steps, folder, resume, more=more, **how)
+        return module, torch.load(path, weights_only=True)["global_step"]
 
     return run
 
@@ -75,7 +63,7 @@ def test_distance_is_that_of_samples_of_the_averages(run, network, tmp_path):
 
 def test_the_best_is_kept_and_too_long_a_training_ended(run, network, tmp_path):
     judge = verdicts(Judge(2, features=str(network), patience=2), [3.0, 1.0, 2.0, 1.0, 0.0])
-    logger = pl.loggers.CSVLogger(tmp_path, name="log", version="")
+    logger = CSVLogger(tmp_path, name="log", version="")
     _, steps = run(judge, 20, logger=logger)
     assert steps == 8
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
@@ -110,3 +98,20 @@ def test_what_cannot_be_judged_is_said_before_training(run, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
     with pytest.raises(UserError, match=r"judge\.n"):
         Judge(every=2, n=1)
+
+
+def test_what_does_not_draw_from_noise_is_not_judged(fit, network):
+    module = Thinking(EnergyTransformer(1, patch=4, width=16, depth=1))
+    with pytest.raises(UserError, match="noise"):
+        fit(module, 2, more=[Judge(every=2, features=str(network))])
+
+
+def test_a_signal_does_not_wait_for_the_samples(run, network, tmp_path):
+    class Interrupted(Judge):
+        def distance(self, trainer, module, batch):
+            trainer.should_stop = True
+            return super().distance(trainer, module, batch)
+
+    _, steps = run(Interrupted(every=2, n=4, features=str(network)), 6)
+    assert steps == 2
+    assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()

@@ -5,15 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from genconv.sampling import ReplayBuffer, langevin
+from genconv.training.energy_matching import transport_loss
 from tests.benchmarks.speed.buffers import room_for, turn
 from tests.benchmarks.speed.clock import Fit, Row, line, race
 from tests.benchmarks.speed.networks import ETA, Settings, made, noise
+from tests.benchmarks.speed.updates import LAYERS
 
-__all__ = ["fits", "memory", "peak"]
+__all__ = ["chain_peak", "fits", "matching_peak", "memory"]
 
 STEPS = (5, 40)
 
@@ -61,13 +64,31 @@ def _fitted(what: str, runs: dict[float, Callable[[], object]], settings: Settin
     return line(what, list(runs), [min(times[name]) for name in named])
 
 
-def peak(steps: int, device: str, quick: bool) -> int:
+def chain_peak(steps: int, device: str, quick: bool) -> int:
     """Return the bytes that a process has needed at most when its chain has ended."""
     torch.set_num_threads(1)
     settings = Settings(device, quick, 1, 8 if quick else 64, 1, "", 0)
     energy, shape = made("resnet", settings)
     x = noise(settings.batch, shape, device)
     langevin(energy, x, steps=steps, step_size=ETA, temperature=1e-3, bf16=True)
+    return _most(device)
+
+
+def matching_peak(own: bool, device: str, quick: bool) -> int:
+    """Return the same of a transport loss, with PyTorch's own layers or those in closed form."""
+    torch.set_num_threads(1)
+    settings = Settings(device, quick, 1, 8 if quick else 256, 1, "", 0)
+    energy, shape = made("unet", settings)
+    x0, x1 = noise(settings.batch, shape, device), noise(settings.batch, shape, device)
+    t = torch.rand(settings.batch, device=device)
+    with mock.patch("genconv.energy.twice._watched", return_value=own):
+        with torch.autocast(device, torch.bfloat16):
+            loss = transport_loss(energy, x0, x1, t)
+        loss.backward()
+    return _most(device)
+
+
+def _most(device: str) -> int:
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     # in kilobytes, but on macOS in bytes
@@ -77,11 +98,11 @@ def peak(steps: int, device: str, quick: bool) -> int:
 
 
 def memory(settings: Settings) -> list[Row]:
-    """Compare the memory of short and long chains, each in a process of its own."""
+    """Compare the memory of short and long chains, and of layers, each in a process of its own."""
 
-    def measured(steps: int) -> float:
-        how = f"{steps}, {settings.device!r}, {settings.quick}"
-        program = f"from {__name__} import peak; print(peak({how}))"
+    def measured(name: str, what: object) -> float:
+        how = f"{what}, {settings.device!r}, {settings.quick}"
+        program = f"from {__name__} import {name}; print({name}({how}))"
         done = subprocess.run(
             [sys.executable, "-c", program],
             cwd=Path(__file__).parents[3],
@@ -91,17 +112,11 @@ def memory(settings: Settings) -> list[Row]:
         )
         return int(done.stdout.split()[-1]) / 1e6
 
-    short, long = (measured(steps) for steps in STEPS)
+    short, long = (measured("chain_peak", steps) for steps in STEPS)
+    closed, own = (measured("matching_peak", layers) for layers in (False, True))
+    what = f"most of a process, {STEPS[1]} steps", f"{STEPS[0]} steps"
+    loss = f"most of a process, transport loss of {8 if settings.quick else 256} images"
     return [
-        Row(
-            "memory",
-            "resnet",
-            f"most of a process, {STEPS[1]} steps",
-            f"{STEPS[0]} steps",
-            long,
-            short,
-            long / short,
-            "MB",
-            "flat: 1",
-        )
+        Row("memory", "resnet", *what, long, short, long / short, "MB", "flat: 1"),
+        Row("memory", "unet", loss, LAYERS, closed, own, own / closed, "MB", "more than 1: saved"),
     ]

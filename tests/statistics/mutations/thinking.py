@@ -5,25 +5,31 @@
 from tests.statistics.mutations.mutant import Mutant
 
 THINK = "training/test_thinking.py::"
+DESCEND = "training/test_unroll.py::"
 SEE = "energy/test_transformer.py::"
 EDIT = "tasks/test_recover_command.py::"
-BOWL = THINK + "test_the_end_of_a_descent_in_a_bowl_depends_on_all_as_it_must"
+BOWL = DESCEND + "test_the_end_of_a_descent_in_a_bowl_depends_on_all_as_it_must"
 AIM = THINK + "test_what_a_candidate_is_taken_for_is_taught_and_its_descent_if_unrolled"
 PROBLEM = THINK + "test_thoughts_go_on_where_they_were_left"
 
-TRAINING = [
+UNROLL = [
     ("the descent has no graph", "create_graph=learns", "create_graph=False", BOWL),
     ("the descent climbs", "x - eta * gradient", "x + eta * gradient", BOWL),
     ("the step size is not learnt", "eta = step_size if learns or", "eta = step_size if", BOWL),
     ("one step too many is learnt", "learns = left <= through", "learns = left <= through + 1",
-     THINK + "test_truncation_forgets_the_steps_before"),
+     DESCEND + "test_truncation_forgets_the_steps_before"),
     ("nothing is forgotten", "learns = left <= through", "learns = True",
-     THINK + "test_truncation_forgets_the_steps_before"),
+     DESCEND + "test_truncation_forgets_the_steps_before"),
     ("only the last step is learnt", "learns = left <= through", "learns = left == 1", BOWL),
     ("the noise has no heat", "(2 * temperature *", "(temperature *",
-     THINK + "test_noise_has_the_heat_of_each_step"),
+     DESCEND + "test_noise_has_the_heat_of_each_step"),
     ("the level is that of the whole square", ".flatten(1).sum(1) / 2).clamp_min", ".flatten(1).sum(1)).clamp_min",
-     THINK + "test_an_energy_that_is_the_error_is_calibrated"),
+     DESCEND + "test_an_energy_that_is_the_error_is_calibrated"),
+    ("steps of the first order hang together", "x = x.detach().requires_grad_()\n            e =", "e =",
+     DESCEND + "test_of_the_first_order_only_energies_depend_on_parameters"),
+]  # fmt: skip
+
+TRAINING = [
     ("holes are half as wide", "(0.25 + 0.75 * share)", "(0.25 + 0.25 * share)",
      THINK + "test_holes_are_boxes_of_a_quarter_of_the_sides_to_all"),
     ("holes lean to one side", "(place * (side - wide + 1)).floor()", "(0 * place * (side - wide + 1)).floor()",
@@ -40,8 +46,6 @@ TRAINING = [
     ("the first steps are taught", "repaired[-len(thought.visited) :]", "repaired[: len(thought.visited)]", AIM),
     ("the descent is always taught", "(error if self.unrolled else 0)", "error", AIM),
     ("the descent is never taught", "(error if self.unrolled else 0)", "0 * error", AIM),
-    ("steps of the first order hang together", "x = x.detach().requires_grad_()\n            e =", "e =",
-     THINK + "test_of_the_first_order_only_energies_depend_on_parameters"),
     ("the card has the step size of before", "replace(self.chain, step_size=self._finest(self.log_step))",
      "self.chain", THINK + "test_the_step_size_is_learnt_by_descents_alone"),
     ("the card forgets the average", 'checkpoint["genconv"]["chain"]["step_size"] = step_size', "pass",
@@ -84,7 +88,8 @@ JUDGING = [
 MUTANTS = [
     Mutant(name, file, old, new, test)
     for file, group in [
-        ("training/thinking.py", TRAINING), ("energy/transformer.py", ENERGY),
+        ("training/unroll.py", UNROLL), ("training/thinking.py", TRAINING),
+        ("energy/transformer.py", ENERGY),
         ("tasks/think.py", TASK), ("tasks/judging.py", JUDGING),
     ]
     for name, old, new, test in group
