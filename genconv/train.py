@@ -18,6 +18,7 @@ from genconv.errors import UserError, command
 from genconv.files import lock
 from genconv.training import EnergyModule, SaveLast
 from genconv.training.cli import TrainCLI, split_flags
+from genconv.training.judge import Judge
 
 __all__ = ["main"]
 
@@ -138,6 +139,9 @@ def introduce(cli: TrainCLI, resume: Path | None) -> None:
     energy, data = cli.model.energy, cli.datamodule
     data.prepare_data()
     check_shapes(cli.model, data)
+    for callback in cli.trainer.callbacks:
+        if isinstance(callback, Judge):
+            callback.check(cli.model, data)
     if resume:
         check_same(cli.model, data, resume)
     print(

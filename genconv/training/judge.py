@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from genconv.data import ImageData, load_images
+from genconv.data import ImageData, Images, load_images
 from genconv.errors import UserError
 from genconv.eval.features import extract
 from genconv.eval.frechet import Moments, frechet_distance
@@ -59,11 +59,12 @@ class Judge(pl.Callback):
         self.every, self.n, self.split, self.features = every, n, split, features
         self.patience, self.seed = patience, seed
         self.best, self.since = float("inf"), 0
+        self._held: Images | None = None
         self._network: Network | None = None
         self._reference: Moments | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Look at the held-out data, before anything long.
+    def check(self, module: EnergyModule, data: ImageData) -> None:
+        """Find the held-out images and the network, before anything is written.
 
         Raises:
             UserError: there are none, or the network does not take them; or what is taught draws
@@ -75,19 +76,32 @@ class Judge(pl.Callback):
             raise UserError(
                 "an energy of answers draws no images from noise; leave judge.every out"
             )
+        self._held = load_images(
+            data.name, self.split, root=data.root, size=data.size, channels=data.channels
+        )
+        if self.features != "train":
+            self._network = other(Path(self.features))
+            self._network.check(self._held.shape)
+        elif data.data.labels is None:
+            raise UserError(f"{data.name} has no labels to train on; give --judge.features FILE")
+
+    def on_fit_start(self, trainer: pl.Trainer, module: EnergyModule) -> None:
+        """Look at the held-out images.
+
+        Raises:
+            UserError: see `check`; or there are more processes than samples.
+        """
+        if not self.every:
+            return
         if self.n < trainer.world_size:
             raise UserError(f"judge.n must be at least {trainer.world_size}, one for each process")
         data: ImageData = trainer.datamodule
-        held = load_images(
-            data.name, self.split, root=data.root, size=data.size, channels=data.channels
-        )
-        if self.features == "train":
+        if self._held is None:
+            self.check(module, data)
+        if self._network is None:
             where = {"data": data.name, "split": data.split, "root": Path(data.root)}
             self._network = own(Namespace(**where, device=str(module.device)), data.data)
-        else:
-            self._network = other(Path(self.features))
-        self._network.check(held.shape)
-        self._reference = Moments.of(self._seen(held.images, module))
+        self._reference = Moments.of(self._seen(self._held.images, module))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int

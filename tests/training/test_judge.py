@@ -15,8 +15,10 @@ from genconv.eval.frechet import Moments, frechet_distance
 from genconv.images import to_uint8
 from genconv.sampling import Chain
 from genconv.seeds import stream
+from genconv.train import main
 from genconv.training import EnergyMatching, Thinking
 from genconv.training.judge import Judge
+from tests.conftest import TINY
 
 
 @pytest.fixture
@@ -115,3 +117,17 @@ def test_a_signal_does_not_wait_for_the_samples(run, network, tmp_path):
     _, steps = run(Interrupted(every=2, n=4, features=str(network)), 6)
     assert steps == 2
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--judge.split", "validation"], "validation"),
+        (["--judge.features", "nowhere.pt"], r"nowhere\.pt"),
+        (["--judge.n", "1"], r"judge\.n"),
+    ],
+)
+def test_the_command_refuses_before_it_writes(tmp_path, flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        main([*TINY, "--runs", str(tmp_path), "--judge.every", "2", *flags])
+    assert not any(tmp_path.iterdir())
