@@ -72,9 +72,9 @@ class Judge(pl.Callback):
         """
         if not self.every:
             return
-        if hasattr(module.energy, "context"):
+        if not module.draws:
             raise UserError(
-                "an energy of answers draws no images from noise; leave judge.every out"
+                f"{type(module).__name__} teaches no way from noise; leave judge.every out"
             )
         self._held = load_images(
             data.name, self.split, root=data.root, size=data.size, channels=data.channels

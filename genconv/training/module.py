@@ -17,10 +17,10 @@ from genconv.sampling import (
     LangevinResult,
     ReplayBuffer,
     acceptance,
-    value_at,
 )
 from genconv.seeds import derive, stream
 from genconv.training import distributed
+from genconv.training.optimizer import scheduled
 
 __all__ = ["EnergyModule"]
 
@@ -110,6 +110,11 @@ class EnergyModule(pl.LightningModule):
     @property
     def uses_buffer(self) -> bool:
         """Whether the negatives come from the replay buffer."""
+        return True
+
+    @property
+    def draws(self) -> bool:
+        """Whether images come from noise by the chain of what is taught."""
         return True
 
     def chain_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -246,26 +251,14 @@ class EnergyModule(pl.LightningModule):
         return [(list(self.energy.parameters()), self.lr)]
 
     def configure_optimizers(self) -> dict[str, Any]:
-        # The schedule holds the rate itself, so the optimiser's own is 1.
-        # Fused where waiting costs: it can skip an update on the device, which the guard asks for.
-        fused = self.device.type == "cuda"
-        how = {"lr": 1.0, "fused": fused, "foreach": not fused}
-        learners = self.learners()
-        weights = [{"params": parameters} for parameters, _ in learners]
-        if self.optimizer == "sgd":
-            optimizer = torch.optim.SGD(weights, **how)
-        else:
-            optimizer = torch.optim.Adam(weights, betas=self.betas, **how)
-        # or else Lightning will not clip the gradients of one that might unscale them, too
-        optimizer._step_supports_amp_scaling = False
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            [lambda i, lr=lr: value_at(lr, i) * self.lr_scale for _, lr in learners],
+        return scheduled(
+            self.learners(),
+            lambda: self.lr_scale,
+            kind=self.optimizer,
+            betas=self.betas,
+            # fused where waiting costs: it can skip an update on the device, as the guard may ask
+            fused=self.device.type == "cuda",
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log("gradient", distributed.norm_of(self.parameters()))

@@ -64,6 +64,10 @@ class RecoveryMatching(EnergyModule):
     def uses_buffer(self) -> bool:
         return False
 
+    @property
+    def draws(self) -> bool:
+        return False
+
     def prepare_data(self) -> None:
         """Look at the mask of what is hidden, before anything is written.
 

@@ -109,6 +109,10 @@ class Thinking(EnergyModule):
         self.jitter, self.temperature, self.calibrate = jitter, temperature, calibrate
         self.log_step = nn.Parameter(torch.tensor(math.log(chain.step_size)), unrolled)
 
+    @property
+    def draws(self) -> bool:
+        return False
+
     def learners(self) -> list[tuple[list[nn.Parameter], Knots]]:
         return [([self.log_step, *self.energy.parameters()], self.lr)]
 
