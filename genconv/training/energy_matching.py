@@ -11,7 +11,7 @@ from genconv.sampling import Chain, Knots, draw_noise
 from genconv.training.contrastive import energy_pair
 from genconv.training.module import EnergyModule
 
-__all__ = ["EnergyMatching", "pair_by_transport", "transport_loss"]
+__all__ = ["EnergyMatching", "pair_by_transport", "spread_times", "transport_loss"]
 
 
 class EnergyMatching(EnergyModule):
@@ -82,7 +82,7 @@ class EnergyMatching(EnergyModule):
         noise = draw_noise(x.shape, self.generator, device=x.device)
         if self.coupling == "transport":
             noise = pair_by_transport(noise, x)
-        t = draw_noise((len(x),), self.generator, draw=torch.rand, device=x.device)
+        t = spread_times(len(x), self.generator, x.device)
         loss = transport_loss(self.energy, noise, x, t, self._withhold(y))
         self.log("loss/transport", loss, prog_bar=True)
         if self.global_step >= self.transport_updates:
@@ -123,6 +123,20 @@ def transport_loss(
         energies = energy(x) if y is None else energy(x, y)
         (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=True)
     return (gradient + x1 - x0).square().mean()
+
+
+def spread_times(
+    n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
+) -> Tensor:
+    """Draw n times (n,), each uniform in [0, 1) and all evenly spread: a grid, shifted at random.
+
+    Every batch sees the whole way, which takes noise from the loss.
+
+    Reference:
+        Kingma et al.: Variational Diffusion Models, https://arxiv.org/abs/2107.00630
+    """
+    shift = draw_noise((1,), generator, draw=torch.rand, device=device)
+    return (shift + torch.arange(n, device=device) / n) % 1
 
 
 def pair_by_transport(x0: Tensor, x1: Tensor) -> Tensor:

@@ -62,12 +62,16 @@ ROWS = {
     "times stratified": replace(BASE, times="stratified"),
     "times logit-normal": replace(BASE, times="logit-normal"),
     "float32": replace(BASE, bf16=False),
+    "l2, times spread": Recipe({"head": "l2"}, times="spread"),
+    "l2, times spread, batch 16": Recipe({"head": "l2"}, batch_size=16, times="spread"),
 }
 
 
 def draw_times(n, kind):
     if kind == "stratified":
         return (torch.randperm(n) + torch.rand(n)) / n
+    if kind == "spread":
+        return (torch.arange(n) / n + torch.rand(1)) % 1
     return torch.randn(n).sigmoid() if kind == "logit-normal" else torch.rand(n)
 
 

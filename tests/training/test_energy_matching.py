@@ -4,7 +4,7 @@ import torch
 from genconv.energy import GenerativeConvNet, UNetEnergy
 from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import EnergyMatching
-from genconv.training.energy_matching import pair_by_transport, transport_loss
+from genconv.training.energy_matching import pair_by_transport, spread_times, transport_loss
 
 
 def test_loss_of_a_known_field():
@@ -41,6 +41,17 @@ def test_learns_the_way_between_two_gaussians(quadratic):
         transport_loss(quadratic, x0, m.expand(256, 2), t).backward()
         optimizer.step()
     torch.testing.assert_close(quadratic.theta.detach(), 1.5 * m, atol=0.1, rtol=0)
+
+
+def test_times_are_uniform_each_and_evenly_spread_together():
+    generator = torch.Generator().manual_seed(0)
+    times = torch.stack([spread_times(8, generator) for _ in range(4000)])
+    assert times.min() >= 0 and times.max() < 1
+    # the moments of a uniform law, at every place of the batch
+    torch.testing.assert_close(times.mean(0), torch.full((8,), 1 / 2), atol=0.02, rtol=0)
+    torch.testing.assert_close(times.var(0), torch.full((8,), 1 / 12), atol=0.004, rtol=0)
+    gaps = times.sort(1).values.diff(dim=1)
+    torch.testing.assert_close(gaps, torch.full_like(gaps, 1 / 8), atol=1e-6, rtol=0)
 
 
 def test_transport_pairs_each_image_with_its_own_noise():
