@@ -153,11 +153,11 @@ def run(options: argparse.Namespace, team: Ranks) -> None:
     # what may be missing is asked for before anything long
     network = None
     with team.first_alone():
+        sources = open_all(options)
         if options.features is None:
             network = inception(options.weights)
         elif options.features != "train":
             network = other(Path(options.features))
-        sources = open_all(options)
         images = load_reference(options, sources[0].shape)
     network = network or own(options, images)
     network.check(images.shape)

@@ -28,7 +28,7 @@ class Model(BaseModel):
 
 
 class TorchEBM(EnergyMatching):
-    """Teaches an energy by torchebm's loss: transport first, then with fresh chains of 200 steps."""
+    """Teaches an energy by torchebm's loss: transport, then fresh chains of 200 steps."""
 
     _loss: tuple[nn.Module, ...] = ()
 

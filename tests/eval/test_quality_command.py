@@ -326,6 +326,13 @@ def test_fault_22_without_inception_weights_other_networks_go_on(
     assert judge("digits:test")[0] is not None
 
 
+def test_what_is_to_be_judged_is_asked_for_before_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing"))
+    monkeypatch.setattr(weights, "URL", "http://127.0.0.1:9/weights.pth")
+    with pytest.raises(UserError, match=r"no data called .nowhere"):
+        main(["quality", "nowhere", "--data", "digits"])
+
+
 def test_a_classifier_is_trained_on_the_reference_once(judge, monkeypatch, tmp_path, capsys):
     calls, train = [], quality_networks.train_classifier
 

@@ -19,13 +19,16 @@ from PIL import Image
 from genconv.checkpoint import read
 from genconv.data import load_images
 from genconv.data.arrays import load_arrays
+from genconv.data.clips import save_film
 from genconv.data.decode import decode_file
 from genconv.errors import UserError
 from genconv.eval.score_command import main as score
+from genconv.images import save_gif
 from genconv.sample import main as sample
 from genconv.train import check_shapes
 from genconv.training.cli import TrainCLI
 from tests.conftest import TINY
+from tests.data.test_voxels import binvox
 
 N = int(os.environ.get("GENCONV_FUZZ", "12"))
 # a failure is shown by its seed; nothing is kept in the checkout
@@ -120,6 +123,50 @@ def test_image_files(tmp_path, kind):
         found = decode_file(path)
         assert (found.image is None) == bool(found.error)
         one_line(lambda: load_images(str(tmp_path / "folder"), "train", root=tmp_path, size=8))
+
+    check()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4", ".npz"])
+@pytest.mark.filterwarnings("ignore")
+def test_clips(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    frames = list((torch.arange(3 * 4 * 16 * 16) % 256).byte().view(4, 3, 16, 16))
+    if suffix == ".npz":
+        np.savez(path, images=torch.stack(frames)[None].movedim(2, -1).numpy())
+    elif suffix == ".gif":
+        save_gif(path, frames)
+    else:
+        pytest.importorskip("av")
+        save_film(path, frames)
+    raw = path.read_bytes()
+
+    @examples(N)
+    @given(damaged(raw))
+    def check(content):
+        path.write_bytes(content)
+        found = one_line(lambda: load_images(str(path), root=tmp_path))
+        assert found is None or found.images.dtype == torch.uint8
+
+    check()
+
+
+@pytest.mark.parametrize("suffix", [".binvox", ".off", ".obj", ".stl"])
+@pytest.mark.filterwarnings("ignore")
+def test_bodies(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".binvox":
+        path.write_bytes(binvox(np.arange(64).reshape(4, 4, 4) % 3 == 0))
+    else:
+        pytest.importorskip("trimesh").creation.box().export(path)
+    raw = path.read_bytes()
+
+    @examples(N)
+    @given(damaged(raw))
+    def check(content):
+        path.write_bytes(content)
+        found = one_line(lambda: load_images(str(path), root=tmp_path, size=8))
+        assert found is None or found.images.dtype == torch.uint8
 
     check()
 

@@ -46,7 +46,8 @@ def test_learns_the_way_between_two_gaussians(quadratic):
 def test_times_are_uniform_each_and_evenly_spread_together():
     generator = torch.Generator().manual_seed(0)
     times = torch.stack([spread_times(8, generator) for _ in range(4000)])
-    assert times.min() >= 0 and times.max() < 1
+    assert times.min() >= 0
+    assert times.max() < 1
     # the moments of a uniform law, at every place of the batch
     torch.testing.assert_close(times.mean(0), torch.full((8,), 1 / 2), atol=0.02, rtol=0)
     torch.testing.assert_close(times.var(0), torch.full((8,), 1 / 12), atol=0.004, rtol=0)
