@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from genconv.allocator import keep_memory
+
 __all__ = ["DivergedError", "UserError", "at_least", "command", "sentence"]
 
 
@@ -64,6 +66,7 @@ def command(main: Callable[[], None]) -> None:
         sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, terminate)
+    keep_memory()
     try:
         main()
     except UserError as error:
