@@ -127,10 +127,10 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--op", choices=["and", "or", "not"], default="and",
                         help="not: the first and none of the others (and)")  # fmt: skip
     parser.add_argument("--weights", type=float, nargs="+", help="of the energies (1 each)")
-    parser.add_argument("--later", type=float, nargs="+", metavar="WEIGHT",
-                        help="weights once the chain has done a share of its steps, --turn (the "
-                        "same all along)")  # fmt: skip
-    parser.add_argument("--turn", type=float, default=1 / 3, metavar="SHARE", help="(1/3)")
+    parser.add_argument("--then", type=float, nargs="+", action="append", default=[],
+                        metavar=("SHARE", "WEIGHT"),
+                        help="other weights once this share of the steps is done; may be given "
+                        "several times")  # fmt: skip
     parser.add_argument("--offsets", type=float, nargs="+",
                         help="of the energies of an or, above their means over the noise; a larger "
                         "one is seen more often (found by drawing a few images, so that shares are "
@@ -199,14 +199,15 @@ def main(args: list[str] | None = None) -> None:
     if options.op == "or":
         # as shares, whose sum is free
         weights = options.weights
-    later = None if options.later is None else shared("--later", options.later, rivals)
+    stages = [(share, shared("--then", then, rivals)) for share, *then in options.then]
     offsets = find_offsets(options, first, energies, heat) if options.op == "or" else None
     trained = replace(first, energy=composed(weights, offsets), names=())
-    if later is not None:
-        trained = Staged(**vars(trained), later=composed(later, None), turn=options.turn)
+    if stages:
+        stages = tuple((share, composed(then, None)) for share, then in stages)
+        trained = Staged(**vars(trained), stages=stages)
     about = {
         name: getattr(options, name)
-        for name in ("parts", "op", "weights", "later", "turn", "offsets", "base", "constraint")
+        for name in ("parts", "op", "weights", "then", "offsets", "base", "constraint")
     }
     run(options, trained, about=about)
 
@@ -217,10 +218,11 @@ def check(options: argparse.Namespace, rivals: Sequence[int]) -> None:
         raise UserError(f"--op {options.op}: only `and` knows one class rather than others")
     if options.op == "or" and min(options.weights or [1.0]) <= 0:
         raise UserError(f"--weights of or must be positive, not {min(options.weights)}")
-    if options.op == "or" and options.later:
-        raise UserError("--later: the energies of an `or` have one weight, their share")
-    if not 0 <= options.turn <= 1:
-        raise UserError(f"--turn is a share of the steps, 0 to 1, not {options.turn}")
+    if options.op == "or" and options.then:
+        raise UserError("--then: the energies of an `or` have one weight, their share")
+    shares = [share for share, *_ in options.then]
+    if shares != sorted(shares) or not all(0 <= share <= 1 for share in shares):
+        raise UserError(f"--then begins with a share of the steps, 0 to 1 and rising, not {shares}")
 
 
 def find_offsets(

@@ -1,4 +1,4 @@
-"""Chains that end under another energy than they began with."""
+"""Chains whose energy changes on the way."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,15 +14,13 @@ __all__ = ["Staged"]
 
 @dataclass(frozen=True, kw_only=True)
 class Staged(Trained):
-    """A trained energy whose chain goes on under another one once some of its way is done.
+    """A trained energy whose chain goes on under other ones as it gets on.
 
     Attributes:
-        later: the energy of the rest.
-        turn: share of the steps, in [0, 1], after which it takes over.
+        stages: shares of the steps, in [0, 1] and in order, and the energy from there on.
     """
 
-    later: Energy
-    turn: float
+    stages: tuple[tuple[float, Energy], ...]
 
     def run(
         self,
@@ -32,14 +30,16 @@ class Staged(Trained):
         callback: Callable[[int, Tensor], None] | None,
         bf16: bool,
     ) -> Tensor:
-        """Return where the chains end that begin at x (n, C, *space), under the later energy."""
-        done = round(self.turn * self.chain.steps)
+        """Return where the chains end that begin at x (n, C, *space), under the last energy."""
+        steps = self.chain.steps
+        begins = [0, *(round(share * steps) for share, _ in self.stages)]
+        energies = [self.energy, *(energy for _, energy in self.stages)]
+        for begin, end, energy in zip(begins, [*begins[1:], steps], energies, strict=True):
 
-        def count(step: int, x: Tensor) -> None:
-            if callback is not None:
-                callback(done + step, x)
+            def count(step: int, x: Tensor, begin: int = begin) -> None:
+                if callback is not None:
+                    callback(begin + step, x)
 
-        how = {"generator": generator, "bf16": bf16}
-        first = replace(self.chain, steps=done)
-        x = first.run(self.energy, x, y, callback=callback, **how).x
-        return self.chain.after(done).run(self.later, x, y, callback=count, **how).x
+            part = replace(self.chain.after(begin), steps=end - begin)
+            x = part.run(energy, x, y, generator=generator, callback=count, bf16=bf16).x
+        return x
