@@ -100,7 +100,7 @@ def combine(
         temperature: of a mixture.
 
     Raises:
-        UserError: there is nothing beside which `not` could be.
+        UserError: there is nothing beside which `not` could be, or nothing at all.
     """
     if op == "or":
         return Mixture(energies, weights, offsets, temperature)
@@ -111,6 +111,8 @@ def combine(
         weights = [
             w if kept and i == 0 else -w for i, w in enumerate(weights or [1.0] * len(energies))
         ]
+    if base is None and weights is not None and not any(weights):
+        raise UserError("weights that are all 0 leave nothing; give --base")
     return Product(energies, weights, base)
 
 

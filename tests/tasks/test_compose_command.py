@@ -230,6 +230,7 @@ def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path
         (["{named}:0", "--then", "1.5", "1"], "--then begins with a share"),
         (["{named}:0", "--then", "0.5", "1", "--then", "0.4", "1"], "0 to 1 and rising"),
         (["{other}", "--op", "not"], "give --base"),
+        (["{other}", "--weights", "0"], "all 0 leave nothing"),
         (["{other}", "--base", "{run}"], "--base .* is of images"),
         (["{other}", "--constraint", "hue=grey"], "grey and has no hue"),
         (["{other}", "--constraint", "hue=nocolour"], "unknown color specifier"),
