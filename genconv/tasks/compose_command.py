@@ -133,6 +133,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
                         metavar=("SHARE", "WEIGHT"),
                         help="other weights once this share of the steps is done; may be given "
                         "several times")  # fmt: skip
+    parser.add_argument("--redraw", type=float, metavar="SHARE",
+                        help="at the end go back, with new noise, to where this share of the steps "
+                        "was done, and on under the last weights")  # fmt: skip
     parser.add_argument("--offsets", type=float, nargs="+",
                         help="of the energies of an or, above their means over the noise; a larger "
                         "one is seen more often (found by drawing a few images, so that shares are "
@@ -204,12 +207,12 @@ def main(args: list[str] | None = None) -> None:
     stages = [(share, shared("--then", then, rivals)) for share, *then in options.then]
     offsets = find_offsets(options, first, energies, heat) if options.op == "or" else None
     trained = replace(first, energy=composed(weights, offsets), names=())
-    if stages:
+    if stages or options.redraw is not None:
         stages = tuple((share, composed(then, None)) for share, then in stages)
-        trained = Staged(**vars(trained), stages=stages)
+        trained = Staged(**vars(trained), stages=stages, redraw=options.redraw)
     about = {
         name: getattr(options, name)
-        for name in ("parts", "op", "weights", "then", "offsets", "base", "constraint")
+        for name in ("parts", "op", "weights", "then", "redraw", "offsets", "base", "constraint")
     }
     run(options, trained, about=about)
 
@@ -222,6 +225,8 @@ def check(options: argparse.Namespace, rivals: Sequence[int]) -> None:
         raise UserError(f"--weights of or must be positive, not {min(options.weights)}")
     if options.op == "or" and options.then:
         raise UserError("--then: the energies of an `or` have one weight, their share")
+    if options.redraw is not None and not 0 <= options.redraw <= 1:
+        raise UserError(f"--redraw is a share of the steps, 0 to 1, not {options.redraw}")
     shares = [share for share, *_ in options.then]
     if shares != sorted(shares) or not all(0 <= share <= 1 for share in shares):
         raise UserError(f"--then begins with a share of the steps, 0 to 1 and rising, not {shares}")

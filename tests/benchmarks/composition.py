@@ -3,10 +3,11 @@
     python -m tests.benchmarks.composition runs/shapes_attribute -n 200
 
 The energies are the classes of one conditional energy of the coloured shapes. An *and* of shapes
-says which shape rather than which others, and ends as that shape alone; the command for it is
+says which shape rather than which others, ends as that shape alone, and is redrawn so; the command
+for it is
 
     python -m genconv.edit compose RUN:blue RUN:triangle/circle/square RUN:triangle \\
-        --weights 2 1.3 0 --then 0.333 2 4 0 --then 0.8 0 0 1
+        --weights 2 1.3 0 --then 0.333 2 4 0 --then 0.8 0 0 1 --redraw 0.667
 """
 
 import argparse
@@ -34,7 +35,7 @@ PLACED = [("circle", "left"), ("triangle", "right"), ("red", "left"), ("cyan", "
 TRIPLES = [("blue", "circle", "left"), ("green", "triangle", "right")]
 UNSEEN_TRIPLES = [("red", "circle", "right"), ("blue", "triangle", "left")]
 # the energy ends as that of the shape alone, which draws it as the data are
-TURNS = (1 / 3, 0.8)
+TURNS, REDRAW = (1 / 3, 0.8), 2 / 3
 RATHER, OTHER, ALONE = (1.3, 4.0, 0.0), (2.0, 2.0, 0.0), (0.0, 0.0, 1.0)
 
 
@@ -109,7 +110,7 @@ def compose(row, trained, seed):
     )
     composed = replace(trained, energy=first, names=())
     turns = zip(TURNS, then, strict=True) if then else ()
-    return Staged(**vars(composed), stages=tuple(turns))
+    return Staged(**vars(composed), stages=tuple(turns), redraw=REDRAW)
 
 
 def main():

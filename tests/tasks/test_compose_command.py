@@ -14,7 +14,7 @@ from genconv.energy import Given, Mixture, Product, ResNetEnergy
 from genconv.errors import UserError
 from genconv.images import from_uint8, to_uint8
 from genconv.sample import sample
-from genconv.sampling import Chain
+from genconv.sampling import Chain, draw_noise
 from genconv.seeds import stream
 from genconv.tasks.balance import balance
 from genconv.tasks.compose_command import start_energies
@@ -146,6 +146,27 @@ def test_weights_change_on_the_way(draw, named):
     assert steps == [1, 2, 3]
 
 
+def test_redrawing_goes_back_to_the_noise_of_a_time(draw, named):
+    trained = read(named, "cpu")
+    red, green, base = (Given(trained.energy, label) for label in (0, 1, None))
+    parts = f"{named}:red", f"{named}:green"
+    found = draw(*parts, "--then", 0.4, 0, 1, "--redraw", 0.66)
+    chain, last = trained.chain, Product([red, green], [0, 1], base)
+    generators = [stream(0, "image", i) for i in range(3)]
+    x = chain.noise(3, trained.shape, generator=generators)
+    x = replace(chain, steps=1).run(Product([red, green], None, base), x, generator=generators).x
+    x = chain.after(1).run(last, x, generator=generators).x
+    t = 2 * chain.step_size
+    noise = draw_noise(x.shape, generators)
+    x = t * x.clamp(-1, 1) + (1 - t) * noise
+    x = chain.after(2).run(last, x, generator=generators).x
+    assert torch.equal(found, to_uint8(x))
+    steps = []
+    again = Staged(**vars(trained), redraw=0.66)
+    again.sample(2, generator=generators[:2], callback=lambda step, x: steps.append(step))
+    assert steps == [1, 2, 3, 4]
+
+
 def test_checkpoints_are_joined_by_the_chain_of_the_first(draw, named, other):
     a, b = read(other, "cpu").energy, read(named, "cpu").energy
     energy = Product([a, Given(b, 1)])
@@ -227,6 +248,7 @@ def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path
         (["{named}:0", "--then", "0.5", "1", "2"], "--then: 1 energies need as many, not 2"),
         (["{named}:0", "--then", "0.5"], "--then: 1 energies need as many, not 0"),
         (["{named}:0", "--op", "or", "--then", "0.5", "1"], "have one weight"),
+        (["{named}:0", "--redraw", "1.5"], "--redraw is a share"),
         (["{named}:0", "--then", "1.5", "1"], "--then begins with a share"),
         (["{named}:0", "--then", "0.5", "1", "--then", "0.4", "1"], "0 to 1 and rising"),
         (["{other}", "--op", "not"], "give --base"),
