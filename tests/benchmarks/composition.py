@@ -7,7 +7,7 @@ says which shape rather than which others, ends as that shape alone, and is redr
 for it is
 
     python -m genconv.edit compose RUN:blue RUN:triangle/circle/square RUN:triangle \\
-        --weights 2 1.3 0 --then 0.333 2 4 0 --then 0.8 0 0 1 --redraw 0.667
+        --weights 2 1.3 0 --then 0.37 2 4 0 --then 0.89 0 0 1 --redraw 0.74
 """
 
 import argparse
@@ -35,7 +35,7 @@ PLACED = [("circle", "left"), ("triangle", "right"), ("red", "left"), ("cyan", "
 TRIPLES = [("blue", "circle", "left"), ("green", "triangle", "right")]
 UNSEEN_TRIPLES = [("red", "circle", "right"), ("blue", "triangle", "left")]
 # the energy ends as that of the shape alone, which draws it as the data are
-TURNS, REDRAW = (1 / 3, 0.8), 2 / 3
+TURNS, REDRAW = (0.37, 0.89), 0.74
 RATHER, OTHER, ALONE = (1.3, 4.0, 0.0), (2.0, 2.0, 0.0), (0.0, 0.0, 1.0)
 
 
@@ -118,11 +118,13 @@ def main():
     parser.add_argument("checkpoint")
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the chain (its own)")
     kinds = list(dict.fromkeys(row.kind for row in rows(None)))
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--pictures", type=Path, help="folder for a grid of each row")
     options = parser.parse_args()
     trained = read(options.checkpoint, "cpu")
+    trained = replace(trained, chain=trained.chain.at(options.steps))
     table = Table(
         "kind", "composition", "weights", "share (and clean)", "clean", title=f"n={options.n}"
     )
