@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genconv.data.fit import resize
 from genconv.data.image_set import Images
 from genconv.data.shapes import COLOURS, SHAPES, SIDE, Attributes, draw, measure, split_attributes
 from genconv.errors import UserError
 
-__all__ = ["ATTRIBUTES", "KINDS", "has", "load_shapes", "resized"]
+__all__ = ["ATTRIBUTES", "KINDS", "clean", "has", "load_shapes", "resized"]
 
 KINDS = {"shape": SHAPES, "colour": tuple(COLOURS), "side": ("left", "right")}
 ATTRIBUTES = tuple(name for names in KINDS.values() for name in names)
@@ -75,6 +76,28 @@ def has(images: Tensor, *names: str) -> Tensor:
     """
     table = measure(resized(images))
     return torch.stack([_has(table, name) for name in names]).all(0)
+
+
+def clean(images: Tensor) -> Tensor:
+    r"""Tell which images are drawings, and not caricatures of them.
+
+    .. math:: |x - d| \le \tfrac15\, |d - b|
+
+    where d is the drawing that `measure` reads from x, and b its background alone: what no drawing
+    explains of an image is a fifth of what there is to explain, at most. So small shapes are judged
+    as strictly as large ones, and so is noise around them.
+
+    Args:
+        images: uint8 (N, 3, S, S), drawn or generated.
+
+    Returns:
+        bool (N,).
+    """
+    table = measure(resized(images))
+    drawn = resize(draw(table), images.shape[-1]).float()
+    error = (images.cpu().float() - drawn).flatten(1).norm(dim=1)
+    shape = (drawn - table.background[:, None, None, None]).flatten(1).norm(dim=1)
+    return error <= shape / 5
 
 
 def resized(images: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Product(Energy):
 
     Args:
         energies: modules or plain functions, (N, C, *space) to (N,).
-        weights: w_i, 1 each by default.
+        weights: w_i, 1 each by default; an energy of weight 0 is not computed.
         base: E₀; None leaves its term out.
 
     References:
@@ -92,11 +92,14 @@ class Product(Energy):
         super().__init__()
         self.parts = _parts(energies)
         self.weights = _numbers(weights, 1.0, self.parts, "weights")
+        if base is None and not any(self.weights):
+            raise ValueError("weights that are all 0 leave nothing of a product without a base")
         self.base = None if base is None else _part(base)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the energies (N,) of a batch (N, C, *space)."""
-        terms = [w * _ask(part, x, y) for w, part in zip(self.weights, self.parts, strict=True)]
+        weighted = zip(self.weights, self.parts, strict=True)
+        terms = [w * _ask(part, x, y) for w, part in weighted if w != 0]
         rest = 1 - sum(self.weights)
         if self.base is not None and rest != 0:
             terms.append(rest * _ask(self.base, x, y))

@@ -100,7 +100,7 @@ def combine(
         temperature: of a mixture.
 
     Raises:
-        UserError: there is nothing beside which `not` could be.
+        UserError: there is nothing beside which `not` could be, or nothing at all.
     """
     if op == "or":
         return Mixture(energies, weights, offsets, temperature)
@@ -111,6 +111,8 @@ def combine(
         weights = [
             w if kept and i == 0 else -w for i, w in enumerate(weights or [1.0] * len(energies))
         ]
+    if base is None and weights is not None and not any(weights):
+        raise UserError("weights that are all 0 leave nothing; give --base")
     return Product(energies, weights, base)
 
 
@@ -127,10 +129,13 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--op", choices=["and", "or", "not"], default="and",
                         help="not: the first and none of the others (and)")  # fmt: skip
     parser.add_argument("--weights", type=float, nargs="+", help="of the energies (1 each)")
-    parser.add_argument("--later", type=float, nargs="+", metavar="WEIGHT",
-                        help="weights once the chain has done a share of its steps, --turn (the "
-                        "same all along)")  # fmt: skip
-    parser.add_argument("--turn", type=float, default=1 / 3, metavar="SHARE", help="(1/3)")
+    parser.add_argument("--then", type=float, nargs="+", action="append", default=[],
+                        metavar=("SHARE", "WEIGHT"),
+                        help="other weights once this share of the steps is done; may be given "
+                        "several times")  # fmt: skip
+    parser.add_argument("--redraw", type=float, metavar="SHARE",
+                        help="at the end go back, with new noise, to where this share of the steps "
+                        "was done, and on under the last weights")  # fmt: skip
     parser.add_argument("--offsets", type=float, nargs="+",
                         help="of the energies of an or, above their means over the noise; a larger "
                         "one is seen more often (found by drawing a few images, so that shares are "
@@ -199,14 +204,15 @@ def main(args: list[str] | None = None) -> None:
     if options.op == "or":
         # as shares, whose sum is free
         weights = options.weights
-    later = None if options.later is None else shared("--later", options.later, rivals)
+    stages = [(share, shared("--then", then, rivals)) for share, *then in options.then]
     offsets = find_offsets(options, first, energies, heat) if options.op == "or" else None
     trained = replace(first, energy=composed(weights, offsets), names=())
-    if later is not None:
-        trained = Staged(**vars(trained), later=composed(later, None), turn=options.turn)
+    if stages or options.redraw is not None:
+        stages = tuple((share, composed(then, None)) for share, then in stages)
+        trained = Staged(**vars(trained), stages=stages, redraw=options.redraw)
     about = {
         name: getattr(options, name)
-        for name in ("parts", "op", "weights", "later", "turn", "offsets", "base", "constraint")
+        for name in ("parts", "op", "weights", "then", "redraw", "offsets", "base", "constraint")
     }
     run(options, trained, about=about)
 
@@ -217,10 +223,13 @@ def check(options: argparse.Namespace, rivals: Sequence[int]) -> None:
         raise UserError(f"--op {options.op}: only `and` knows one class rather than others")
     if options.op == "or" and min(options.weights or [1.0]) <= 0:
         raise UserError(f"--weights of or must be positive, not {min(options.weights)}")
-    if options.op == "or" and options.later:
-        raise UserError("--later: the energies of an `or` have one weight, their share")
-    if not 0 <= options.turn <= 1:
-        raise UserError(f"--turn is a share of the steps, 0 to 1, not {options.turn}")
+    if options.op == "or" and options.then:
+        raise UserError("--then: the energies of an `or` have one weight, their share")
+    if options.redraw is not None and not 0 <= options.redraw <= 1:
+        raise UserError(f"--redraw is a share of the steps, 0 to 1, not {options.redraw}")
+    shares = [share for share, *_ in options.then]
+    if shares != sorted(shares) or not all(0 <= share <= 1 for share in shares):
+        raise UserError(f"--then begins with a share of the steps, 0 to 1 and rising, not {shares}")
 
 
 def find_offsets(

@@ -1,4 +1,4 @@
-"""Chains that end under another energy than they began with."""
+"""Chains whose energy changes on the way."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from genconv.energy import Energy
-from genconv.sampling import Generators
+from genconv.sampling import Generators, draw_noise, value_at
 from genconv.trained import Trained
 
 __all__ = ["Staged"]
@@ -14,15 +14,25 @@ __all__ = ["Staged"]
 
 @dataclass(frozen=True, kw_only=True)
 class Staged(Trained):
-    """A trained energy whose chain goes on under another one once some of its way is done.
+    r"""A trained energy whose chain goes on under other ones as it gets on.
+
+    A chain that redraws goes part of its way a second time, under the last energy only, from
+
+    .. math:: x ← t\, x + (1 - t)\, ξ, \qquad ξ \sim N(0, I)
+
+    which is where the image x was at time t of a transport, but for its noise. What earlier
+    energies have exaggerated is drawn anew by the last one, and what still shows at t remains.
 
     Attributes:
-        later: the energy of the rest.
-        turn: share of the steps, in [0, 1], after which it takes over.
+        stages: shares of the steps, in [0, 1] and in order, and the energy from there on.
+        redraw: share of the steps at which the second way begins; None for no second way.
+
+    Reference:
+        Meng et al.: SDEdit, https://arxiv.org/abs/2108.01073
     """
 
-    later: Energy
-    turn: float
+    stages: tuple[tuple[float, Energy], ...] = ()
+    redraw: float | None = None
 
     def run(
         self,
@@ -32,14 +42,25 @@ class Staged(Trained):
         callback: Callable[[int, Tensor], None] | None,
         bf16: bool,
     ) -> Tensor:
-        """Return where the chains end that begin at x (n, C, *space), under the later energy."""
-        done = round(self.turn * self.chain.steps)
+        """Return where the chains end that begin at x (n, C, *space), under the last energy."""
+        steps, done = self.chain.steps, 0
+        begins = [0, *(round(share * steps) for share, _ in self.stages)]
+        energies = [self.energy, *(energy for _, energy in self.stages)]
 
-        def count(step: int, x: Tensor) -> None:
-            if callback is not None:
-                callback(done + step, x)
+        def go(x: Tensor, begin: int, end: int, energy: Energy) -> Tensor:
+            def count(step: int, x: Tensor) -> None:
+                if callback is not None:
+                    callback(done + step, x)
 
-        how = {"generator": generator, "bf16": bf16}
-        first = replace(self.chain, steps=done)
-        x = first.run(self.energy, x, y, callback=callback, **how).x
-        return self.chain.after(done).run(self.later, x, y, callback=count, **how).x
+            part = replace(self.chain.after(begin), steps=end - begin)
+            return part.run(energy, x, y, generator=generator, callback=count, bf16=bf16).x
+
+        for begin, end, energy in zip(begins, [*begins[1:], steps], energies, strict=True):
+            x = go(x, begin, end, energy)
+            done += end - begin
+        if self.redraw is None:
+            return x
+        begin = round(self.redraw * steps)
+        t = sum(value_at(self.chain.step_size, step) for step in range(begin))
+        noise = draw_noise(x.shape, generator, device=x.device)
+        return go(t * x.clamp(-1, 1) + (1 - t) * noise, begin, steps, energies[-1])

@@ -3,9 +3,11 @@
     python -m tests.benchmarks.composition runs/shapes_attribute -n 200
 
 The energies are the classes of one conditional energy of the coloured shapes. An *and* of shapes
-says which shape rather than which others, and the command for it is
+says which shape rather than which others, ends as that shape alone, and is redrawn so; the command
+for it is
 
-    python -m genconv.edit compose RUN:blue RUN:triangle/circle/square --weights 2 1.3 --later 2 4
+    python -m genconv.edit compose RUN:blue RUN:triangle/circle/square RUN:triangle \\
+        --weights 2 1.3 0 --then 0.37 2 4 0 --then 0.89 0 0 1 --redraw 0.74
 """
 
 import argparse
@@ -17,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from genconv import read
-from genconv.data.shape_sets import KINDS, has, resized
-from genconv.data.shapes import SHAPES, draw, measure
+from genconv.data.shape_sets import clean, has
+from genconv.data.shapes import SHAPES
 from genconv.energy import Given, Mixture
 from genconv.images import grid, save_png
 from genconv.progress import progress
@@ -32,8 +34,9 @@ SEEN = [("blue", "circle"), ("red", "square"), ("green", "triangle")]
 PLACED = [("circle", "left"), ("triangle", "right"), ("red", "left"), ("cyan", "right")]
 TRIPLES = [("blue", "circle", "left"), ("green", "triangle", "right")]
 UNSEEN_TRIPLES = [("red", "circle", "right"), ("blue", "triangle", "left")]
-# a shape rather than the others, and the more so once the noise has gone
-EARLY, LATE = {"shape": 1.3, "colour": 2.0, "side": 2.0}, {"shape": 4.0, "colour": 2.0, "side": 2.0}
+# the energy ends as that of the shape alone, which draws it as the data are
+TURNS, REDRAW = (0.37, 0.89), 0.74
+RATHER, OTHER, ALONE = (1.3, 4.0, 0.0), (2.0, 2.0, 0.0), (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -45,22 +48,26 @@ class Row:
     parts: tuple[str, ...]
     claims: tuple[tuple[str, ...], ...]
     weights: tuple[float, ...] | None = None
-    later: tuple[float, ...] | None = None
+    then: tuple[tuple[float, ...], ...] = ()
 
 
-def kind_of(name):
-    return next(kind for kind, names in KINDS.items() if name in names)
-
-
-def against(name):
-    """Write a shape with the others as its rivals."""
-    return "/".join([name, *(n for n in SHAPES if n != name)]) if name in SHAPES else name
+def staged(names):
+    """Return parts and their weights on the way: a shape rather than the others, then alone."""
+    parts, weights = [], []
+    for name in names:
+        if name in SHAPES:
+            parts += ["/".join([name, *(n for n in SHAPES if n != name)]), name]
+            weights += [RATHER, ALONE]
+        else:
+            parts.append(name)
+            weights.append(OTHER if any(n in SHAPES for n in names) else (2.0, 2.0, 1.0))
+    return tuple(parts), tuple(zip(*weights, strict=True))
 
 
 def rows(wanted):
     """List the compositions of the given kinds."""
     found = [
-        Row("single", "and", (name,), ((name,),), (3.0,))
+        Row("single", "and", (name,), ((name,),), (3.0,), ((3.0,), (1.0,)))
         for name in ("circle", "square", "triangle", "red", "left")
     ]
     groups = {
@@ -72,20 +79,18 @@ def rows(wanted):
     }
     for kind, group in groups.items():
         for names in group:
-            early, late = (
-                tuple(weights[kind_of(name)] for name in names) for weights in (EARLY, LATE)
-            )
+            parts, (first, *then) = staged(names)
             claims = (names, *((name,) for name in names))
-            found.append(Row(kind, "and", tuple(map(against, names)), claims, early, late))
+            found.append(Row(kind, "and", parts, claims, first, tuple(then)))
     for parts in [("red", "blue"), ("circle", "triangle")]:
         found.append(Row("or", "or", parts, tuple((p,) for p in parts)))
-    for parts, weights in [
-        (("red",), (1.0,)),
-        (("circle",), (1.0,)),
-        (("circle", "red"), (3.0, 1.0)),
-        (("square", "left"), (3.0, 2.0)),
+    for parts, weights, end in [
+        (("red",), (1.0,), (0.0,)),
+        (("circle",), (1.0,), (0.0,)),
+        (("circle", "red"), (3.0, 1.0), (1.0, 0.0)),
+        (("square", "left"), (3.0, 2.0), (1.0, 0.0)),
     ]:
-        found.append(Row("not", "not", parts, tuple((p,) for p in parts), weights))
+        found.append(Row("not", "not", parts, tuple((p,) for p in parts), weights, (weights, end)))
     return [row for row in found if wanted is None or row.kind in wanted]
 
 
@@ -99,20 +104,13 @@ def compose(row, trained, seed):
         found = balance(trained, parts, start=start, seed=seed, bf16=True)
         print(found, [c - s for c, s in zip(found.offsets, start, strict=True)], flush=True)
         return replace(trained, energy=Mixture(parts, None, found.offsets, 0.0), names=())
-    energies = [
+    first, *then = (
         combine(row.op, parts, shared("weights", weights, rivals), base)
-        for weights in (row.weights, row.later)
-        if weights
-    ]
-    first = replace(trained, energy=energies[0], names=())
-    return Staged(**vars(first), later=energies[1], turn=1 / 3) if row.later else first
-
-
-def clean(images):
-    """Tell which images lie within 20 grey levels (root mean square) of a drawing."""
-    images = resized(images).cpu()
-    error = (draw(measure(images)).float() - images.float()).square().mean((1, 2, 3)).sqrt()
-    return error < 20
+        for weights in (row.weights, *row.then)
+    )
+    composed = replace(trained, energy=first, names=())
+    turns = zip(TURNS, then, strict=True) if then else ()
+    return Staged(**vars(composed), stages=tuple(turns), redraw=REDRAW)
 
 
 def main():
@@ -120,22 +118,29 @@ def main():
     parser.add_argument("checkpoint")
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the chain (its own)")
     kinds = list(dict.fromkeys(row.kind for row in rows(None)))
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--pictures", type=Path, help="folder for a grid of each row")
     options = parser.parse_args()
     trained = read(options.checkpoint, "cpu")
-    table = Table("kind", "composition", "weights", "share", "clean", title=f"n={options.n}")
+    trained = replace(trained, chain=trained.chain.at(options.steps))
+    table = Table(
+        "kind", "composition", "weights", "share (and clean)", "clean", title=f"n={options.n}"
+    )
     for row in progress(rows(options.kinds), "compositions"):
         composed = compose(row, trained, options.seed)
         with torch.inference_mode():
             images = sample(composed, range(options.n), seed=options.seed, bf16=True)
+        good = clean(images)
         shares = ", ".join(
-            f"{' '.join(claim)} {has(images, *claim).double().mean():.1%}" for claim in row.claims
+            f"{' '.join(claim)} {found.double().mean():.1%} ({(found & good).double().mean():.1%})"
+            for claim in row.claims
+            for found in [has(images, *claim)]
         )
         title = f" {row.op} ".join(row.parts) if len(row.parts) > 1 else f"{row.op} {row.parts[0]}"
-        weights = " then ".join(str(w) for w in (row.weights, row.later) if w)
-        line = [row.kind, title, weights, shares, f"{clean(images).double().mean():.0%}"]
+        weights = " then ".join(str(w) for w in (row.weights, *row.then) if w)
+        line = [row.kind, title, weights, shares, f"{good.double().mean():.1%}"]
         table.add_row(*line)
         print(" | ".join(line), flush=True)
         if options.pictures:

@@ -1,15 +1,20 @@
 """Parts of the shapes by attribute, their labels, and the checker that looks at pixels."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from genconv.data import load_images
 from genconv.data.fit import fit
-from genconv.data.shape_sets import ATTRIBUTES, has
+from genconv.data.shape_sets import ATTRIBUTES, clean, has
 from genconv.data.shapes import COLOURS, SHAPES, split_attributes
 from genconv.errors import UserError
 
 TABLE = split_attributes("test")
+UNSEEN = [("red", "circle"), ("green", "square"), ("blue", "triangle")]
 RED, CIRCLE = TABLE.colour == 0, TABLE.shape == 0
 
 
@@ -62,6 +67,28 @@ def test_the_checker_sees_what_was_drawn_at_both_sizes(side):
 
 def test_the_checker_says_no_to_another_colour_and_to_an_empty_image():
     assert not has(torch.full((2, 3, 32, 32), 48, dtype=torch.uint8), "red", "circle").any()
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_drawings_are_clean_and_what_is_not_one_is_none(side):
+    images = fit(load_images("shapes", "test").images[:600], side)
+    assert clean(images).double().mean() >= 0.99
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (images + 20 * noise).round().clamp(0, 255).to(torch.uint8)
+    assert not clean(noisy).any()
+    # a shape's shadow, two shapes, and none
+    assert not clean(images.flip(3) // 2 + images // 2)[(TABLE.x[:600] - 16).abs() > 2].any()
+    assert not clean(torch.full_like(images, 48)).any()
+
+
+def test_overdrawn_shapes_have_their_attributes_and_are_not_clean():
+    # samples of too large weights, a row each: circles with corners, squares that are stars,
+    # triangles with arms
+    with Image.open(Path(__file__).with_name("overdrawn_shapes.png")) as picture:
+        rows = pil_to_tensor(picture).unfold(1, 16, 16).unfold(2, 16, 16).permute(1, 2, 0, 3, 4)
+    for row, names in zip(rows, UNSEEN, strict=True):
+        assert has(row, *names).double().mean() > 0.8
+        assert not clean(row).any()
 
 
 @pytest.mark.parametrize(

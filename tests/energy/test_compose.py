@@ -74,6 +74,15 @@ def test_product_of_gaussians():
     check_law(Product([Gaussian(*A), Gaussian(*B)]), *natural((1, A), (1, B)))
 
 
+def test_an_energy_of_weight_0_is_not_computed():
+    def never(x):
+        raise AssertionError("computed all the same")
+
+    a, x = Gaussian(*A), torch.randn(3, len(A[0]))
+    torch.testing.assert_close(Product([a, never], [1, 0])(x), a(x))
+    torch.testing.assert_close(Product([never], [0], base=a)(x), a(x))
+
+
 def test_weighted_product_of_gaussians():
     energy = Product([Gaussian(*A), Gaussian(*B)], [0.5, 1.5])
     check_law(energy, *natural((0.5, A), (1.5, B)))
@@ -267,6 +276,7 @@ def test_a_function_does_not_travel(tmp_path):
     [
         (lambda a: Product([]), "nothing to compose"),
         (lambda a: Product([a], [1, 2]), "1 energies need as many weights"),
+        (lambda a: Product([a, a], [0, 0]), "leave nothing"),
         (lambda a: Mixture([a, a], offsets=[1]), "2 energies need as many offsets"),
         (lambda a: Mixture([a, a], [1, 0]), "must be positive"),
     ],

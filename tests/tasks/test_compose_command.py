@@ -14,11 +14,12 @@ from genconv.energy import Given, Mixture, Product, ResNetEnergy
 from genconv.errors import UserError
 from genconv.images import from_uint8, to_uint8
 from genconv.sample import sample
-from genconv.sampling import Chain
+from genconv.sampling import Chain, draw_noise
 from genconv.seeds import stream
 from genconv.tasks.balance import balance
 from genconv.tasks.compose_command import start_energies
 from genconv.tasks.constraints import hue, region
+from genconv.tasks.stages import Staged
 
 
 @pytest.fixture(scope="module")
@@ -125,17 +126,45 @@ def test_weights_change_on_the_way(draw, named):
     trained = read(named, "cpu")
     red, green, base = (Given(trained.energy, label) for label in (0, 1, None))
     parts = f"{named}:red", f"{named}:green"
-    found = draw(*parts, "--later", 4, -1, "--turn", 0.4)
-    first, later = Product([red, green], None, base), Product([red, green], [4, -1], base)
+    found = draw(*parts, "--then", 0.4, 4, -1, "--then", 0.7, 0, 1)
     chain = trained.chain
     generators = [stream(0, "image", i) for i in range(3)]
     x = chain.noise(3, trained.shape, generator=generators)
     assert chain.steps == 3
-    x = replace(chain, steps=1).run(first, x, generator=generators).x
-    x = chain.after(1).run(later, x, generator=generators).x
+    for step, weights in enumerate([None, [4, -1], [0, 1]]):
+        one = replace(chain.after(step), steps=1)
+        x = one.run(Product([red, green], weights, base), x, generator=generators).x
     assert torch.equal(found, to_uint8(x))
-    assert not torch.equal(found, draw(*parts))
-    assert torch.equal(draw(*parts, "--later", 4, -1, "--turn", 1), draw(*parts))
+    plain = draw(*parts)
+    assert not torch.equal(found, plain)
+    assert torch.equal(draw(*parts, "--then", 1, 4, -1), plain)
+    whole = expected(named, Product([red, green], [4, -1], base))
+    assert torch.equal(draw(*parts, "--then", 0, 4, -1), whole)
+    steps = []
+    staged = Staged(**vars(trained), stages=((0.4, base), (0.7, base)))
+    staged.sample(2, generator=generators[:2], callback=lambda step, x: steps.append(step))
+    assert steps == [1, 2, 3]
+
+
+def test_redrawing_goes_back_to_the_noise_of_a_time(draw, named):
+    trained = read(named, "cpu")
+    red, green, base = (Given(trained.energy, label) for label in (0, 1, None))
+    parts = f"{named}:red", f"{named}:green"
+    found = draw(*parts, "--then", 0.4, 0, 1, "--redraw", 0.66)
+    chain, last = trained.chain, Product([red, green], [0, 1], base)
+    generators = [stream(0, "image", i) for i in range(3)]
+    x = chain.noise(3, trained.shape, generator=generators)
+    x = replace(chain, steps=1).run(Product([red, green], None, base), x, generator=generators).x
+    x = chain.after(1).run(last, x, generator=generators).x
+    t = 2 * chain.step_size
+    noise = draw_noise(x.shape, generators)
+    x = t * x.clamp(-1, 1) + (1 - t) * noise
+    x = chain.after(2).run(last, x, generator=generators).x
+    assert torch.equal(found, to_uint8(x))
+    steps = []
+    again = Staged(**vars(trained), redraw=0.66)
+    again.sample(2, generator=generators[:2], callback=lambda step, x: steps.append(step))
+    assert steps == [1, 2, 3, 4]
 
 
 def test_checkpoints_are_joined_by_the_chain_of_the_first(draw, named, other):
@@ -216,10 +245,14 @@ def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path
         (["{named}:0", "--op", "or", "--offsets", "1", "2"], "--offsets: 1 energies need as many"),
         (["{named}:0/1", "--op", "or"], "only `and` knows one class rather"),
         (["{named}:0/9"], "no class '9'"),
-        (["{named}:0", "--later", "1", "2"], "--later: 1 energies need as many, not 2"),
-        (["{named}:0", "{named}:1", "--op", "or", "--later", "1", "2"], "have one weight"),
-        (["{named}:0", "--later", "1", "--turn", "1.5"], "--turn is a share"),
+        (["{named}:0", "--then", "0.5", "1", "2"], "--then: 1 energies need as many, not 2"),
+        (["{named}:0", "--then", "0.5"], "--then: 1 energies need as many, not 0"),
+        (["{named}:0", "--op", "or", "--then", "0.5", "1"], "have one weight"),
+        (["{named}:0", "--redraw", "1.5"], "--redraw is a share"),
+        (["{named}:0", "--then", "1.5", "1"], "--then begins with a share"),
+        (["{named}:0", "--then", "0.5", "1", "--then", "0.4", "1"], "0 to 1 and rising"),
         (["{other}", "--op", "not"], "give --base"),
+        (["{other}", "--weights", "0"], "all 0 leave nothing"),
         (["{other}", "--base", "{run}"], "--base .* is of images"),
         (["{other}", "--constraint", "hue=grey"], "grey and has no hue"),
         (["{other}", "--constraint", "hue=nocolour"], "unknown color specifier"),
