@@ -265,7 +265,7 @@ def test_a_size_of_other_axes_is_named(trained, space):
 
 
 def test_a_size_that_the_energy_does_not_take_is_named():
-    trained = Trained(UNetEnergy(1, 8, (1, 2), 1), Chain(), (1, 8, 8), 0)
+    trained = Trained(UNetEnergy(1, width=8, multipliers=(1, 2), blocks=1), Chain(), (1, 8, 8), 0)
     assert trained.at_size(16).shape == (1, 16, 16)
     with pytest.raises(UserError, match="UNetEnergy does not take images of 9x9: "):
         trained.at_size(9)

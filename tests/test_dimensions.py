@@ -6,7 +6,7 @@ import torch
 
 from genconv.checkpoint import Trained, read, write
 from genconv.data.holes import holes
-from genconv.energy import GenerativeConvNet
+from genconv.energy import GenerativeConvNet, UNetEnergy
 from genconv.eval import activations, extract
 from genconv.images import sheet, to_uint8
 from genconv.sample import sample
@@ -24,10 +24,23 @@ def space(request):
     return (8, 12, 4)[: request.param]
 
 
-@pytest.fixture
-def energy(space):
+ENERGIES = {
+    "convnet": lambda dims: GenerativeConvNet(
+        2, dims, widths=(4, 8), strides=(1, 2), reference=1.0
+    ),
+    "unet": lambda dims: UNetEnergy(2, dims, width=4, multipliers=(1, 2), blocks=1, head="l2"),
+}
+
+
+@pytest.fixture(params=ENERGIES)
+def energy(request, space):
     torch.manual_seed(0)
-    return GenerativeConvNet(2, len(space), widths=(4, 8), strides=(1, 2), reference=1.0)
+    energy = ENERGIES[request.param](len(space))
+    # fresh residual branches end in zeros, behind which nothing learns at first
+    with torch.no_grad():
+        for weight in energy.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    return energy
 
 
 @pytest.mark.parametrize("objective", [ContrastiveDivergence, EnergyMatching])

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-__all__ = ["GroupNorm", "SiLU"]
+__all__ = ["CHANNELS_LAST", "GroupNorm", "SiLU"]
 
 aten = torch.ops.aten
+
+# by the number of axes of a batch
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class SiLU(nn.Module):
@@ -152,9 +155,10 @@ def _gradients(
     g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return A(weight g), and the gradients of weight and bias."""
-    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+    layout = CHANNELS_LAST.get(x.ndim)
+    if layout and x.is_contiguous(memory_format=layout):
         # as the kernel wants both in the layout of x
-        g = g.contiguous(memory_format=torch.channels_last)
+        g = g.contiguous(memory_format=layout)
     n, c = x.shape[:2]
     return aten.native_group_norm_backward(
         g, x, mean, rstd, weight, n, c, x.numel() // (n * c), mean.shape[1], [True] * 3

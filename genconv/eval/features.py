@@ -80,11 +80,11 @@ def extract(
 
 
 def activations(energy: nn.Module, cells: int = 2) -> Extractor:
-    """Return an extractor of an energy's own features: its last map, before the sum.
+    """Return an extractor of an energy's own features.
 
     Args:
-        energy: it has `features`, which map images (N, C, *space) to a map (N, D, *space'), as
-            those of `GenerativeConvNet`.
+        energy: it has `features`, which map images (N, C, *space) to a map (N, D, *space'): the
+            last before the sum of a `GenerativeConvNet`, the coarsest of a `UNetEnergy`.
         cells: the map is averaged over so many parts of every axis, or fewer where it is smaller;
             1 forgets where a feature was.
 

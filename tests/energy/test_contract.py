@@ -47,6 +47,11 @@ ENERGIES = {
         lambda: UNetEnergy(3, width=8, multipliers=(1, 2), blocks=1, patch=2, norm=False),
         (3, 8, 8),
     ),
+    "unet-1d": (lambda: UNetEnergy(2, 1, width=8, multipliers=(1, 2), blocks=1), (2, 8)),
+    "unet-3d": (
+        lambda: UNetEnergy(1, 3, 8, (1, 2), blocks=1, patch=2, head="l2", classes=3),
+        (1, 4, 4, 8),
+    ),
     "transformer": (lambda: EnergyTransformer(3, patch=2, width=16, depth=2), (3, 8, 8)),
     "transformer-blind": (
         lambda: EnergyTransformer(3, patch=4, width=16, depth=1, blind=True),

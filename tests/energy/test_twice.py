@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from genconv.energy.twice import GroupNorm, SiLU
+from genconv.energy.twice import CHANNELS_LAST, GroupNorm, SiLU
 
 
 def tensors(*shapes, seed=0, dtype=torch.double):
@@ -42,9 +42,11 @@ def test_group_norm_through_both_derivatives(space):
             torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_half_precision_stays_close(layout):
-    x, g, v = tensors(*[(4, 8, 5, 5)] * 3, dtype=torch.float32)
+@pytest.mark.parametrize("space", [(5, 5), (5, 2, 3)])
+@pytest.mark.parametrize("last", [False, True])
+def test_half_precision_stays_close(space, last):
+    x, g, v = tensors(*[(4, 8, *space)] * 3, dtype=torch.float32)
+    layout = CHANNELS_LAST[x.ndim] if last else torch.contiguous_format
     results = []
     for layer, kind in [(nn.GroupNorm(2, 8), torch.float32), (GroupNorm(2, 8), torch.bfloat16)]:
         net = nn.Sequential(layer, nn.SiLU() if kind == torch.float32 else SiLU())
