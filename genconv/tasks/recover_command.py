@@ -13,7 +13,7 @@ from torch import Tensor
 import genconv
 from genconv.checkpoint import Trained, read
 from genconv.data import load_images
-from genconv.data.holes import interpolated
+from genconv.data.guess import guess
 from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
@@ -58,8 +58,9 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
         add("--mask", default="box", help="box[:SHARE OF A SIDE], frames[:SHARE], dropped[:SHARE] "
             "(frames here and there), random[:SHARE], or an image file, white where pixels are "
             "missing (box:0.5)")  # fmt: skip
-        add("--start", choices=["noise", "interpolation"], default="noise", help="of the chains; "
-            "interpolation is along the first spatial axis, time of a video (noise)")  # fmt: skip
+        add("--start", choices=["noise", "interpolation", "smooth"], default="noise",
+            help="of the chains; interpolation is along the first spatial axis, time of a video, "
+            "smooth along all (noise)")  # fmt: skip
     if task == "upscale":
         add("--factor", type=int, default=2, help="in every spatial direction (2)")
     if task == "deblur":
@@ -147,9 +148,10 @@ def draw(
     device = next(trained.energy.parameters()).device
     rows = torch.tensor([k // options.draws for k in numbers])
     y = condition(trained, problem, measured, rows, options)
-    start = None
-    if getattr(options, "start", "noise") == "interpolation":
-        start = interpolated(measured[rows], problem.missing[rows]).to(device)
+    start = getattr(options, "start", "noise")
+    start = (
+        None if start == "noise" else guess(measured[rows], problem.missing[rows], start).to(device)
+    )
     how = {
         "generator": [
             stream(options.seed, "recover", *divmod(k, options.draws), device=device)

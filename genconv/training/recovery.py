@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genconv.data.holes import holes, interpolated, moved
+from genconv.data.guess import Guess, guess
+from genconv.data.holes import holes, moved
 from genconv.energy import Energy
 from genconv.errors import UserError
 from genconv.sampling import Chain, Knots
@@ -18,15 +19,15 @@ __all__ = ["RecoveryMatching", "recovery_loss"]
 class RecoveryMatching(EnergyModule):
     r"""Creates the energy whose gradient recovers what was missing.
 
-    Holes are cut into the data x, and filled along the first spatial axis (in time, of a video) by
-    straight lines. From there, x₀, the missing pixels are to arrive at x by one step:
+    Holes are cut into the data x, and filled by a simple guess. From there, x₀, the missing pixels
+    are to arrive at x by one step:
 
     .. math:: L = |∇E(x_0) + x - x_0|^2 / |x - x_0|^2
 
-    over the missing pixels, for each image its own share: 1 is what the straight lines leave.
+    over the missing pixels, for each image its own share: 1 is what the guess leaves.
     The minimum of the numerator is x₀ - ∇E(x₀) = E[x | x₀], the guess of least squared error. It is
-    denoising score matching with interpolation in place of noise, and needs no chains.
-    `python -m genconv.edit inpaint --start interpolation` takes the step.
+    denoising score matching with a guess in place of noise, and needs no chains.
+    `python -m genconv.edit inpaint --start interpolation` (or `smooth`) takes the step.
 
     Where a part of the data themselves is hidden, by an object that is to be removed, say, the
     energy learns from the rest: what lies behind is neither seen nor counted, and the holes are
@@ -41,6 +42,8 @@ class RecoveryMatching(EnergyModule):
         seed: of the holes.
         hidden: mask of the pixels that are never known, see `genconv.data.holes.holes`, in place of
             `masks`; of one image, or one clip, that is taken whole.
+        start: the guess: `interpolation` by straight lines along the first spatial axis (time, of a
+            video), or `smooth`, along all axes, see `genconv.data.guess.smoothed`.
 
     Reference:
         Vincent: A Connection Between Score Matching and Denoising Autoencoders, 2011
@@ -55,9 +58,10 @@ class RecoveryMatching(EnergyModule):
         betas: tuple[float, float] = (0.9, 0.99),
         seed: int = 0,
         hidden: str | None = None,
+        start: Guess = "interpolation",
     ) -> None:
         super().__init__(energy, chain, 1, 1, 0.0, False, lr, betas, False, seed)
-        self.masks, self.hidden = masks, hidden
+        self.masks, self.hidden, self.start = masks, hidden, start
         self._never: Tensor | None = None
 
     @property
@@ -95,7 +99,8 @@ class RecoveryMatching(EnergyModule):
                 self._never = holes(self.hidden, 1, tuple(x.shape[2:]))
             never = self._never.expand(len(x), *self._never.shape[1:])
             missing, never = moved(never, seed).to(x.device), never.to(x.device)
-        loss = recovery_loss(self.energy, x, missing, y if self.classes else None, never)
+        y = y if self.classes else None
+        loss = recovery_loss(self.energy, x, missing, y, never, self.start)
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -106,8 +111,9 @@ def recovery_loss(
     missing: Tensor,
     y: Tensor | None = None,
     never: Tensor | None = None,
+    start: Guess = "interpolation",
 ) -> Tensor:
-    """Return the mean, over images, of the squared error as a share of what straight lines leave.
+    """Return the mean, over images, of the squared error as a share of what the guess leaves.
 
     Args:
         energy: differentiable twice.
@@ -115,15 +121,16 @@ def recovery_loss(
         missing: bool (N, 1, *space).
         y: (N,) labels handed to a class-conditional energy.
         never: bool (N, 1, *space), where x is not the truth: neither seen nor counted.
+        start: the guess, see `genconv.data.guess.guess`.
     """
     counted = missing
     if never is not None:
         missing, counted = missing | never, missing & ~never
     with torch.enable_grad():
-        guess = interpolated(x, missing).requires_grad_()
-        energies = energy(guess) if y is None else energy(guess, y)
-        (gradient,) = torch.autograd.grad(energies.sum(), guess, create_graph=True)
-    truth = x - guess.detach()
+        guessed = guess(x, missing, start).requires_grad_()
+        energies = energy(guessed) if y is None else energy(guessed, y)
+        (gradient,) = torch.autograd.grad(energies.sum(), guessed, create_graph=True)
+    truth = x - guessed.detach()
     left = ((gradient + truth) * counted).square().flatten(1).sum(1)
     error = (truth * counted).square().flatten(1).sum(1)
     return (left / error.clamp_min(1e-12)).mean()

@@ -1,11 +1,18 @@
 """The statistics of motion, on motions that are known."""
 
+import json
 import math
 
 import pytest
 import torch
 
-from tests.benchmarks.video import change_difference, motion, spectral_difference, spectrum
+from tests.benchmarks.video import (
+    change_difference,
+    motion,
+    recovered,
+    spectral_difference,
+    spectrum,
+)
 
 
 def swing(frequency, t=16, n=3, seed=0):
@@ -38,3 +45,11 @@ def test_the_baselines_move_otherwise_than_the_source():
     for measure in (0, 1):
         assert ours[measure] < 0.2 * min(still[measure], shuffled[measure])
         assert halves[measure] < 0.2 * min(still[measure], shuffled[measure])
+
+
+def test_recovered_clips_stand_beside_every_method(tmp_path):
+    rows = {"mean of 1 draws": 3.0, "one draw": 2.0, "straight lines along the first axis": 1.0}
+    table = {name: {"psnr": value, "ssim": 0.5} for name, value in rows.items()}
+    (tmp_path / "report.json").write_text(json.dumps({"table": table}))
+    expected = {"energy": 3.0, "straight lines along the first axis": 1.0}
+    assert recovered([tmp_path]) == {str(tmp_path): expected}

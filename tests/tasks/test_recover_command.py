@@ -12,6 +12,8 @@ import genconv
 import genconv.tasks.recover_command as command
 from genconv.checkpoint import Trained, write
 from genconv.data import load_images
+from genconv.data.guess import smoothed
+from genconv.data.holes import holes
 from genconv.edit import main
 from genconv.energy import EnergyTransformer, GenerativeConvNet, beginning, context_of
 from genconv.errors import UserError
@@ -293,7 +295,7 @@ def test_what_it_was_not_taught_is_said(thinker, tmp_path):
         main(args)
 
 
-def test_a_clip_is_recovered_from_straight_lines(edit, tmp_path):
+def test_a_clip_is_recovered_from_a_guess(edit, tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         energy = GenerativeConvNet(3, dims=3, widths=(4,), silent=True)
@@ -309,6 +311,13 @@ def test_a_clip_is_recovered_from_straight_lines(edit, tmp_path):
     torch.testing.assert_close(arrays["mean"], arrays["truth"], rtol=0, atol=1e-5)
     assert report["start"] == "interpolation"
     assert "straight lines" in words
+    options = ("--start", "smooth", *options[2:], "--overwrite")
+    arrays, report, _ = edit(
+        "inpaint", tmp_path / "a.gif", *options, checkpoint=tmp_path / "energy"
+    )
+    assert report["start"] == "smooth"
+    expected = smoothed(arrays["truth"], holes("frames:0.5", 1, (6, 8, 8)))
+    torch.testing.assert_close(arrays["mean"], expected, rtol=0, atol=1e-5)
     with Image.open(tmp_path / "out" / "picture.png") as picture:
         # frames, a row for each
         assert picture.height > 4 * 64

@@ -3,11 +3,13 @@ import pytest
 import torch
 
 from genconv.checkpoint import Trained, read
+from genconv.data.guess import guess
 from genconv.data.holes import holes, interpolated
 from genconv.energy import GenerativeConvNet
 from genconv.errors import UserError
 from genconv.images import save_gif
 from genconv.sampling import Chain
+from genconv.seeds import derive
 from genconv.tasks.measurement import Mask
 from genconv.tasks.recover import recover
 from genconv.tasks.recover_command import main as edit
@@ -27,20 +29,37 @@ def waves(n, space, seed=0):
     return phase.sin()
 
 
-def test_the_interpolation_itself_has_loss_1():
+@pytest.mark.parametrize("start", ["interpolation", "smooth"])
+def test_the_guess_itself_has_loss_1(start):
     x, missing = waves(4, (8, 4)), holes("random", 4, (8, 4))
     energy = GenerativeConvNet(widths=(4,), silent=True)
-    assert recovery_loss(energy, x, missing).item() == pytest.approx(1.0)
+    assert recovery_loss(energy, x, missing, start=start).item() == pytest.approx(1.0)
 
 
-def test_the_truth_has_loss_0():
+@pytest.mark.parametrize("start", ["interpolation", "smooth"])
+def test_the_truth_has_loss_0(start):
     x, missing = waves(3, (8, 4)), holes("random", 3, (8, 4))
-    guess = interpolated(x, missing)
+    guessed = guess(x, missing, start)
 
     def energy(z):  # whose gradient at the guess is guess - x
-        return ((guess - x) * z).flatten(1).sum(1)
+        return ((guessed - x) * z).flatten(1).sum(1)
 
-    assert recovery_loss(energy, x, missing).item() < 1e-10
+    assert recovery_loss(energy, x, missing, start=start).item() < 1e-10
+
+
+def test_the_guess_that_was_asked_for_is_that_of_each_update(monkeypatch):
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(widths=(4,))
+    x = waves(2, (8, 4))
+    losses = []
+    for start in ("interpolation", "smooth"):
+        module = RecoveryMatching(energy, masks=("random",), start=start)
+        monkeypatch.setattr(module, "log", lambda *a, **b: None)
+        monkeypatch.setattr(RecoveryMatching, "global_step", 0)
+        losses.append(module.training_step((x, None), 0).item())
+        missing = holes("random", 2, (8, 4), derive(module.seed, "holes", 0, 0))
+        assert losses[-1] == recovery_loss(energy, x, missing, start=start).item()
+    assert losses[0] != losses[1]
 
 
 def test_each_image_counts_as_a_share():
