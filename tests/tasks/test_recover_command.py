@@ -195,7 +195,7 @@ def test_voxels_and_videos_are_recovered_alike(edit, voxels, task, options):
     arrays, report, _ = edit(task, *args, checkpoint=checkpoint)
     draws, truth = arrays["draws"], arrays["truth"]
     assert draws.shape == (3, 2, 1, 4, 8, 8)
-    assert len(report["table"]) == (5 if task == "denoise" else 6)
+    assert len(report["table"]) == {"denoise": 5, "upscale": 6, "inpaint": 7}[task]
     if task == "inpaint":
         known = [0, 3]
         assert (draws[..., known, :, :] - truth[:, None, ..., known, :, :]).abs().max() < 1e-6
