@@ -148,7 +148,7 @@ def unless_stopped(
     """
 
     def go_on(step: int, x: Tensor) -> None:
-        if trainer.should_stop:
+        if asked_to_stop(trainer):
             raise _Stopped
 
     try:
@@ -161,13 +161,20 @@ class _Stopped(Exception):  # noqa: N818 - no error
     """A signal has come."""
 
 
+def asked_to_stop(trainer: pl.Trainer) -> bool:
+    """Say whether this process has had a signal, or training is to end for another reason."""
+    signals = (c.signal for c in trainer.callbacks if isinstance(c, SaveLast))
+    return trainer.should_stop or any(number is not None for number in signals)
+
+
 def stops_all(trainer: pl.Trainer) -> bool:
     """Let a signal that has reached one rank stop all of them, and say whether one has."""
+    stop = asked_to_stop(trainer)
     if trainer.world_size > 1:
-        trainer.should_stop = trainer.strategy.reduce_boolean_decision(
-            trainer.should_stop, all=False
-        )
-    return trainer.should_stop
+        stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+    # never taken back: a signal may have come while the ranks asked each other
+    trainer.should_stop |= stop
+    return stop
 
 
 class SaveLast(Checkpoint):
@@ -189,7 +196,8 @@ class SaveLast(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         def stop(number: int, frame: FrameType | None) -> None:
-            self.signal, trainer.should_stop = number, True
+            # not `should_stop`: the ranks agree on that, as one that left alone would be waited for
+            self.signal = number
             signal.signal(number, signal.SIG_DFL)
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -209,12 +217,12 @@ class SaveLast(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        stops_all(trainer)
+        stop = stops_all(trainer)
         step, folder = trainer.global_step, Path(trainer.default_root_dir, "checkpoints")
         paths = []
         if self.milestones and step % self.milestones == 0:
             paths.append(folder / f"step_{step:07d}.ckpt")
-        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
+        if step % self.every == 0 or step == trainer.max_steps or stop:
             paths.append(folder / LAST)
         if paths and not all(full(p.isfinite().all()) for p in module.parameters()):
             log.warning("update %d is not saved: its weights are not finite", step)

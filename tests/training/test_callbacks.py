@@ -1,3 +1,5 @@
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +12,7 @@ from genconv.energy import GenerativeConvNet
 from genconv.images import sheet
 from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import EMA, EnergyMatching, SampleGrid, SaveLast, WholeCheckpointIO
+from genconv.training.callbacks import stops_all
 
 
 @pytest.fixture
@@ -98,3 +101,33 @@ def test_a_grid_of_persistent_chains_draws_none(tmp_path):
     with Image.open(tmp_path / "samples" / "step_0000005.png") as picture:
         shown = torch.from_numpy(np.array(picture))[None]
     assert torch.equal(shown, sheet(buffer.images[:2]))
+
+
+def test_a_signal_while_the_ranks_ask_each_other_is_not_forgotten():
+    asked = []
+
+    def reduce(stop, all):
+        asked.append(stop)
+        if len(asked) == 1:
+            # both ranks have said no, and hear of it before they have each other's answer
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stop
+
+    last = SaveLast()
+    trainer = SimpleNamespace(
+        callbacks=[last],
+        should_stop=False,
+        world_size=2,
+        strategy=SimpleNamespace(reduce_boolean_decision=reduce),
+    )
+    last.on_train_start(trainer, None)
+    try:
+        assert not stops_all(trainer)
+        # a rank that left by itself would leave the others waiting
+        assert not trainer.should_stop
+        assert stops_all(trainer)
+        assert trainer.should_stop
+    finally:
+        last.on_train_end(trainer, None)
+    assert asked == [False, True]
+    assert last.signal == signal.SIGTERM
