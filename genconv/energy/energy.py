@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from genconv.errors import UserError
 
-__all__ = ["Described", "Energy", "build", "describe", "widen"]
+__all__ = ["CHANNELS_LAST", "Described", "Energy", "build", "describe", "widen"]
+
+# the layout that convolutions read and write, by the number of axes of a batch
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class Described(nn.Module):

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-__all__ = ["CHANNELS_LAST", "GroupNorm", "SiLU"]
+from genconv.energy.energy import CHANNELS_LAST
+
+__all__ = ["GroupNorm", "SiLU"]
 
 aten = torch.ops.aten
-
-# by the number of axes of a batch
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class SiLU(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from genconv.energy.twice import CHANNELS_LAST
+from genconv.energy.energy import CHANNELS_LAST
 from genconv.sampling.compiled import compiled_gradient
 
 __all__ = ["Generators", "copied", "draw_noise", "energy_and_gradient", "frozen", "norm"]
@@ -47,7 +47,7 @@ def copied(x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     Call it outside of inference mode, whose tensors cannot enter autograd; the copies can.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
-    # convolutions read and write channels last; a chain laid out so is not rearranged at every step
+    # a chain laid out as convolutions want it is not rearranged at every step
     if layout := CHANNELS_LAST.get(x.ndim):
         x = x.contiguous(memory_format=layout)
     return x, y.clone() if y is not None else None

@@ -148,10 +148,9 @@ def draw(
     device = next(trained.energy.parameters()).device
     rows = torch.tensor([k // options.draws for k in numbers])
     y = condition(trained, problem, measured, rows, options)
-    start = getattr(options, "start", "noise")
-    start = (
-        None if start == "noise" else guess(measured[rows], problem.missing[rows], start).to(device)
-    )
+    start = None
+    if getattr(options, "start", "noise") != "noise":
+        start = guess(measured[rows], problem.missing[rows], options.start).to(device)
     how = {
         "generator": [
             stream(options.seed, "recover", *divmod(k, options.draws), device=device)

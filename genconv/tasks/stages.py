@@ -61,6 +61,7 @@ class Staged(Trained):
         if self.redraw is None:
             return x
         begin = round(self.redraw * steps)
-        t = sum(value_at(self.chain.step_size, step) for step in range(begin))
+        # a transport ends at 1, and some chains go on from there
+        t = min(1.0, sum(value_at(self.chain.step_size, step) for step in range(begin)))
         noise = draw_noise(x.shape, generator, device=x.device)
         return go(t * x.clamp(-1, 1) + (1 - t) * noise, begin, steps, energies[-1])

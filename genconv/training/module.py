@@ -145,8 +145,7 @@ class EnergyModule(pl.LightningModule):
         if draw.fresh:
             labels = draw.y[: draw.fresh] if draw.y is not None else None
             start[: draw.fresh] = self._new_chains(draw.fresh, shape, labels)
-        end = self.advance(start, draw.y)
-        end = self._restarted(end)
+        end = self._restarted(self.advance(start, draw.y))
         buffer.write(draw, end)
         age = buffer.age.float()
         self.log_dict({"buffer/age": age.mean(), "buffer/oldest": age.max()})
@@ -169,10 +168,9 @@ class EnergyModule(pl.LightningModule):
     def _log_acceptance(self, x: Tensor, y: Tensor | None) -> None:
         # at the updates that are logged by default: two gradients of a few chains in ten updates
         chain = self.chain.continued(1)
-        if (self.global_step + 1) % 10 or not chain.temperature > 0:
+        # an exact move has nothing to be tested, and neither has a descent
+        if (self.global_step + 1) % 10 or chain.sampler != "langevin" or not chain.temperature > 0:
             return
-        if chain.sampler != "langevin":
-            return  # an exact move has nothing to be tested
         # noise of its own, so that looking at the chains does not change them
         place = ("probe", self.global_rank, self.global_step)
         accepted = acceptance(
@@ -275,11 +273,11 @@ class EnergyModule(pl.LightningModule):
     def return_to(self, buffer: dict[str, Any] | None, attempt: int) -> None:
         """Put an earlier buffer back, and draw other random numbers than in earlier attempts."""
         self.generator = stream(self.seed, "chains", self.global_rank, attempt, device=self.device)
-        if buffer is None:
-            self.buffer = None
-            return
-        self.buffer = ReplayBuffer.from_state_dict(buffer, self.device)
-        self.buffer.generator.manual_seed(derive(self.seed, "buffer", self.global_rank, attempt))
+        self.buffer = None
+        if buffer is not None:
+            self.buffer = ReplayBuffer.from_state_dict(buffer, self.device)
+            place = ("buffer", self.global_rank, attempt)
+            self.buffer.generator.manual_seed(derive(self.seed, *place))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.shape = tuple(batch[0].shape[1:])

@@ -1,6 +1,6 @@
 """torchebm's energy-matching loss on the network of a config, with all else as in the config.
 
-    pip install torchebm
+    pip install -e ".[bench]"
     python -m genconv.train --config cifar10_cpu --model tests.benchmarks.rival.TorchEBM \\
         --name rival --trainer.precision 32-true
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from genconv.energy.twice import CHANNELS_LAST, GroupNorm, SiLU
+from genconv.energy.energy import CHANNELS_LAST
+from genconv.energy.twice import GroupNorm, SiLU
 
 
 def tensors(*shapes, seed=0, dtype=torch.double):
