@@ -1,4 +1,4 @@
-"""The evaluation commands: `python -m genconv.eval ood|quality|score|steps|likelihood`."""
+"""The evaluation commands: `python -m genconv.eval ood|quality|score|steps|robustness|...`."""
 
 import sys
 from importlib import import_module
@@ -10,6 +10,7 @@ COMMANDS = {
     "quality": "FID, IS, KID, precision, recall, density and coverage of samples",
     "score": "a number for every image of a folder, and which do not belong",
     "steps": "how good samples are after fewer and more Langevin steps, and how many will do",
+    "robustness": "how many images are classified rightly when the worst is done to them",
     "likelihood": "the log-likelihood of images in nats, for Boltzmann machines",
 }
 

@@ -67,9 +67,15 @@ class SmallClassifier(nn.Module):
         Returns:
             float32 features (N, 128) and logits (N, classes).
         """
-        x = from_uint8(images).contiguous(memory_format=torch.channels_last)
-        features = self.body(x).float().mean((2, 3))
+        features = self._features(from_uint8(images))
         return features, self.head(features).float()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes) of float images (N, C, H, W) in [-1, 1]."""
+        return self.head(self._features(x)).float()
+
+    def _features(self, x: Tensor) -> Tensor:
+        return self.body(x.contiguous(memory_format=torch.channels_last)).float().mean((2, 3))
 
     def save(self, path: str | Path) -> None:
         """Write weights, arguments and `about` as one safetensors file, whole or not at all.

@@ -11,7 +11,7 @@ from genconv.errors import UserError
 from genconv.sampling.gibbs import GibbsResult, gibbs
 from genconv.sampling.gradient import Generators, draw_noise
 from genconv.sampling.langevin import LangevinResult, langevin
-from genconv.sampling.schedule import Knots
+from genconv.sampling.schedule import Knots, value_at
 
 __all__ = ["Chain"]
 
@@ -97,6 +97,19 @@ class Chain:
             step_size=_later(self.step_size, step),
             temperature=_later(self.temperature, step),
         )
+
+    def time(self, step: int) -> float:
+        """Return t, from 0 for noise to 1 for data, of a transport that has done so many steps."""
+        # it ends at 1, and some chains go on from there
+        return min(1.0, sum(value_at(self.step_size, done) for done in range(step)))
+
+    def step_at(self, t: float) -> int:
+        """Return how many steps take a transport to the time t, in [0, 1]."""
+        step = 0
+        # rounding must not cost a step
+        while step < self.steps and self.time(step) < t - 1e-6:
+            step += 1
+        return step
 
     def at(
         self,

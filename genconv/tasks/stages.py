@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from genconv.energy import Energy
-from genconv.sampling import Generators, draw_noise, value_at
+from genconv.sampling import Generators, draw_noise
 from genconv.trained import Trained
 
 __all__ = ["Staged"]
@@ -61,7 +61,6 @@ class Staged(Trained):
         if self.redraw is None:
             return x
         begin = round(self.redraw * steps)
-        # a transport ends at 1, and some chains go on from there
-        t = min(1.0, sum(value_at(self.chain.step_size, step) for step in range(begin)))
+        t = self.chain.time(begin)
         noise = draw_noise(x.shape, generator, device=x.device)
         return go(t * x.clamp(-1, 1) + (1 - t) * noise, begin, steps, energies[-1])

@@ -94,3 +94,15 @@ def test_a_gibbs_chain_runs_its_own_recipe():
     assert chain.at(steps=9, temperature=2.0).temperature == [(0, 8.0), (2, 2.0)]
     with pytest.raises(UserError, match="no step size"):
         chain.at(step_size=0.1)
+
+
+def test_the_time_of_a_transport():
+    chain = Chain(steps=40, step_size=[(0, 0.05), (10, 0.05), (11, 0.025)])
+    assert chain.time(0) == 0
+    assert chain.time(10) == pytest.approx(0.5)
+    assert chain.time(12) == pytest.approx(0.575)
+    # the way ends at 1, whatever a chain does beyond
+    assert chain.time(40) == 1
+    assert [chain.step_at(t) for t in (0, 0.5, 0.51, 0.575, 1)] == [0, 10, 11, 12, 29]
+    assert Chain(steps=10, step_size=0.01).step_at(1) == 10
+    assert Chain(steps=10, step_size=5.0).step_at(0.5) == 1

@@ -43,7 +43,7 @@ CONTRASTIVE = [
 MODULE = [
     ("data are written into the buffer", "buffer.write(draw, end)", "buffer.write(draw, x)",
      CD + "test_data_never_enter_the_buffer"),
-    ("chains stand still", "end = self.advance(start, draw.y)", "end = start",
+    ("chains stand still", "self._restarted(self.advance(start, draw.y))", "start",
      LEARNING + "test_persistent_chains_learn_the_energy_whose_biased_law_is_that_of_the_data"),
     ("the buffer is not written", "buffer.write(draw, end)", "pass",
      LEARNING + "test_persistent_chains_learn_the_energy_whose_biased_law_is_that_of_the_data"),
