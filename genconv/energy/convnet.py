@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from genconv.energy.energy import Energy, widen
@@ -17,9 +18,11 @@ class GenerativeConvNet(Energy):
 
     .. math:: E(x) = \frac{\|x\|^2}{2 s^2} - \sum_u f_u(x)
 
-    where f is a stack of convolutions and u runs over its last map. As nothing but the sum ties it
-    to a size, an energy learnt on small images scores larger ones; every extent only has to be a
-    multiple of the product of the strides.
+    where f is a stack of convolutions and u runs over its last map. With classes there is an f for
+    each, and without labels the energy answers for their mixture, E(x) = -log Σ_y exp(-E(x, y)): it
+    is a classifier too, whose logits are -E(x, y). As nothing but the sum ties it to a size, an
+    energy learnt on small images scores larger ones; every extent only has to be a multiple of the
+    product of the strides.
 
     Args:
         channels: C of the input (N, C, *space).
@@ -34,9 +37,11 @@ class GenerativeConvNet(Energy):
         reference: standard deviation s of the Gaussian reference measure; None leaves it out.
         scale: factor on the network's part, so that fresh weights already move a chain.
         silent: begin with a network's part that is 0 everywhere, for objectives without chains.
+        classes: number of classes; None for an unconditional energy.
 
-    Reference:
-        Xie, Lu, Zhu, Wu: A Theory of Generative ConvNet, 2016, https://arxiv.org/abs/1602.03264
+    References:
+        Xie, Lu, Zhu, Wu: A Theory of Generative ConvNet, 2016, https://arxiv.org/abs/1602.03264;
+        Grathwohl et al. (classifiers): https://arxiv.org/abs/1912.03263
     """
 
     def __init__(
@@ -50,8 +55,10 @@ class GenerativeConvNet(Energy):
         reference: float | None = None,
         scale: float = 1.0,
         silent: bool = False,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
+        self.classes = classes
         convolution = CONVOLUTIONS[dims]
         kernels, strides = (
             [v] * len(widths) if isinstance(v, int) else v for v in (kernels, strides)
@@ -68,15 +75,23 @@ class GenerativeConvNet(Energy):
             shape = [v if isinstance(v, int) else tuple(v) for v in shape]
             layers += [convolution(inputs, width, *shape), SiLU()]
         self.features = nn.Sequential(*layers)
-        self.head = convolution(widths[-1], 1, 1, bias=False)
+        self.head = convolution(widths[-1], classes or 1, 1, bias=False)
         if silent:
             nn.init.zeros_(self.head.weight)
         self.reference, self.scale = reference, scale
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the energies (N,) of a batch (N, C, *space)."""
+        energies = self.by_class(x)
+        if y is not None and self.classes:
+            return energies.gather(1, y[:, None]).squeeze(1)
+        return -torch.logsumexp(-energies, 1) if self.classes else energies.squeeze(1)
+
+    def by_class(self, x: Tensor) -> Tensor:
+        """Return the energies (N, K) for every class; K is 1 without classes."""
         responses = widen(self.head(self.features(x)))
-        energy = -self.scale * responses.flatten(1).sum(1)
+        energies = -self.scale * responses.flatten(2).sum(2)
         if self.reference is not None:
-            energy = energy + widen(x).square().flatten(1).sum(1) / (2 * self.reference**2)
-        return energy
+            reference = widen(x).square().flatten(1).sum(1) / (2 * self.reference**2)
+            energies = energies + reference[:, None]
+        return energies

@@ -50,6 +50,17 @@ class Energy(Described, ABC):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the energies (N,) of a batch (N, C, *space)."""
 
+    def by_class(self, x: Tensor) -> Tensor:
+        """Return the energies (N, K) of a batch (N, C, *space) for every class, where it has any.
+
+        The classes' differences classify, p(y|x) ∝ exp(-E(x, y)), and their sum is the mixture's
+        p(x) ∝ Σ_y exp(-E(x, y)). An energy that knows a shorter way than to be asked K times takes
+        it.
+        """
+        every = torch.arange(self.classes, device=x.device)
+        energies = self(x.repeat_interleave(len(every), 0), every.repeat(len(x)))
+        return energies.view(len(x), len(every))
+
 
 Kind = TypeVar("Kind", bound=Described)
 

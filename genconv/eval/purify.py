@@ -83,12 +83,10 @@ def likeliest(energy: Energy) -> Callable[[Tensor], Tensor]:
     Args:
         energy: conditional.
     """
-    every = torch.arange(energy.classes)
 
     def logits(x: Tensor) -> Tensor:
-        y = every.to(x.device).repeat(len(x))
         with frozen(energy):
-            return -energy(x.repeat_interleave(len(every), 0), y).view(len(x), -1)
+            return -energy.by_class(x)
 
     return logits
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from genconv.energy import Energy
 from genconv.errors import UserError
@@ -23,7 +24,8 @@ class ContrastiveDivergence(EnergyModule):
     The negatives x⁻ are ends of k steps of a chain, Langevin's or Gibbs's, from `buffer`
     (persistent CD), `noise` (short-run MCMC) or `data` (CD-k). Improved CD adds `kl` times the
     gradient through the sampler, which CD neglects, and `entropy` times an estimate of the samples'
-    entropy, which spreads them.
+    entropy, which spreads them. `classify` times the cross-entropy of p(y|x) ∝ exp(-E(x, y)) makes
+    an energy with classes a classifier as well: a joint energy of images and labels.
 
     Args:
         energy: the energy to be taught.
@@ -45,10 +47,12 @@ class ContrastiveDivergence(EnergyModule):
         canvas: extents of the persistent chains where these are larger than the data, one number
             for every axis or one for each; null for chains as large as the data. Every update
             then continues all chains of the buffer, and compares the data with tiles of them.
+        classify: weight of the cross-entropy; the data have to have labels.
 
     References:
         Du, Mordatch: https://arxiv.org/abs/1903.08689; Nijkamp et al. (short-run):
-        https://arxiv.org/abs/1904.09770; Du et al. (improved CD): https://arxiv.org/abs/2012.01316
+        https://arxiv.org/abs/1904.09770; Du et al. (improved CD): https://arxiv.org/abs/2012.01316;
+        Grathwohl et al. (joint energies): https://arxiv.org/abs/1912.03263
     """
 
     def __init__(
@@ -72,7 +76,10 @@ class ContrastiveDivergence(EnergyModule):
         seed: int = 0,
         optimizer: Literal["adam", "sgd"] = "adam",
         canvas: int | list[int] | None = None,
+        classify: float = 0.0,
     ) -> None:
+        if classify and not getattr(energy, "classes", None):
+            raise UserError("classify needs an energy with classes; give model.energy.classes")
         if kl and chain.sampler != "langevin":
             raise UserError(f"kl needs a Langevin chain, not sampler: {chain.sampler}")
         if canvas is not None and (start != "buffer" or getattr(energy, "classes", None)):
@@ -82,7 +89,7 @@ class ContrastiveDivergence(EnergyModule):
         )
         self.start, self.alpha, self.noise = start, alpha, noise
         self.kl, self.entropy, self.augment = kl, entropy, augment
-        self.canvas = canvas
+        self.canvas, self.classify = canvas, classify
 
     @property
     def uses_buffer(self) -> bool:
@@ -108,6 +115,10 @@ class ContrastiveDivergence(EnergyModule):
             with frozen(self.energy):
                 energies = self.energy(moved) if y is None else self.energy(moved, y)
             loss = loss + self.kl * energies.mean() - self.entropy * entropy(moved, negative)
+        if self.classify:
+            logits = -self.energy.by_class(x)
+            loss = loss + self.classify * F.cross_entropy(logits, y)
+            self.log("accuracy", (logits.argmax(1) == y).float().mean())
         self.log("loss", loss)
         self.log_energies(e_data, e_chains)
         return loss

@@ -39,7 +39,7 @@ class EnergyModule(pl.LightningModule):
         energy: the energy to be taught.
         chain: how images are drawn from it, starting from noise.
         k: steps of each update, at the chain's last step size and temperature.
-        buffer_size: number of chains in the replay buffer.
+        buffer_size: number of chains in the replay buffer; with classes, as many for each.
         restart: share of the chains that begin anew at each update.
         settle: run a new chain to its end before it enters the buffer, not enter it as noise.
         lr: learning rate, a number or (update, value) knots.
@@ -233,8 +233,9 @@ class EnergyModule(pl.LightningModule):
 
     def _buffer(self, shape: tuple[int, ...]) -> ReplayBuffer:
         if self.buffer is None:
+            classes = self.classes or 1
             self.buffer = ReplayBuffer(
-                self.buffer_size,
+                self.buffer_size // classes * classes,
                 shape,
                 restart=self.restart,
                 classes=self.classes,

@@ -23,6 +23,10 @@ ENERGIES = {
     "convnet-1d": (lambda: GenerativeConvNet(2, dims=1, widths=(4, 8), strides=2), (2, 8)),
     "convnet-2d": (lambda: GenerativeConvNet(1, widths=(4, 8), strides=(1, 2)), (1, 8, 8)),
     "convnet-3d": (lambda: GenerativeConvNet(1, dims=3, widths=(4,), reference=0.5), (1, 4, 4, 4)),
+    "convnet-classes": (
+        lambda: GenerativeConvNet(3, widths=(4, 8), strides=2, reference=1.0, classes=3),
+        (3, 8, 8),
+    ),
     "convnet-connected": (
         lambda: GenerativeConvNet(
             3, 3, (4, 5), (3, [2, 4, 4]), (2, [1, 2, 2]), (1, [1, 0, 0]), reference=1.0
@@ -151,11 +155,23 @@ def test_reads_larger_images_than_it_was_made_for_or_says_that_it_cannot(case):
     assert energy(larger, y).shape == (4,)
 
 
-def test_unconditional_energy_of_classes_is_their_mixture():
-    energy = ResNetEnergy(3, widths=(4, 8), classes=3).eval()
+@pytest.mark.parametrize("make", [ResNetEnergy, GenerativeConvNet])
+def test_unconditional_energy_of_classes_is_their_mixture(make):
+    energy = make(3, widths=(4, 8), classes=3).eval()
     x = torch.randn(4, 3, 8, 8)
     each = torch.stack([energy(x, torch.full((4,), c)) for c in range(3)], 1)
     torch.testing.assert_close(energy(x), -torch.logsumexp(-each, 1))
+
+
+def test_energies_by_class_are_those_of_each_class(case):
+    energy, x, y = case
+    if y is None or getattr(energy, "context", None):
+        return
+    found = energy.by_class(x)
+    assert found.shape == (4, 3)
+    for label in range(3):
+        torch.testing.assert_close(found[:, label], energy(x, torch.full((4,), label)))
+    assert (found - found[:, :1])[:, 1:].abs().min() > 1e-5
 
 
 def test_a_withheld_label_is_that_of_a_u_net_without_labels():

@@ -92,6 +92,22 @@ def test_a_random_defence_is_attacked_in_the_mean():
     assert (attacked @ w).mean() < -0.2 * 0.5 * w.norm()
 
 
+def test_the_worst_image_on_the_way_is_kept():
+    seen = []
+
+    def wavy(x, generator):
+        z = (30 * x).sin().sum((1, 2, 3))
+        seen.append(-z.detach())
+        return torch.stack([z, torch.zeros_like(z)], 1)
+
+    x, y = torch.zeros(5, 1, 3, 3), torch.zeros(5, dtype=torch.int64)
+    worst = attack(wavy, x, y, radius=0.5, steps=7, generator=streams(5))
+    on_the_way = torch.stack(seen)
+    wavy(worst, None)
+    torch.testing.assert_close(seen[-1], on_the_way.amax(0))
+    assert (on_the_way[-1] < on_the_way.amax(0)).any()
+
+
 def test_an_image_is_attacked_alike_in_any_batch():
     x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     y = torch.zeros(4, dtype=torch.int64)

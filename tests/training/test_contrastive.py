@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from genconv.energy import GenerativeConvNet, ResNetEnergy
+from genconv.errors import UserError
 from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import ContrastiveDivergence
 from genconv.training.augment import augment
@@ -79,6 +80,29 @@ def test_chains_of_a_conditional_energy_keep_to_their_classes():
     cd.buffer.images[::2], cd.buffer.images[1::2] = 0, 255
     end = cd.negatives(torch.zeros(4, 1, 8, 8), torch.tensor([1, 0, 0, 1]))
     assert torch.equal(end.mean((1, 2, 3)).sign(), torch.tensor([1.0, -1.0, -1.0, 1.0]))
+
+
+def test_chains_that_do_not_divide_into_classes_are_fewer():
+    energy = GenerativeConvNet(widths=(4,), classes=3)
+    cd = module(energy, k=1, buffer_size=16, chain=Chain(step_size=0.0))
+    cd.negatives(torch.zeros(4, 1, 4, 4), torch.arange(4) % 3)
+    assert len(cd.buffer) == 15
+
+
+def test_classification_adds_the_cross_entropy_of_the_energies():
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(widths=(4, 8), classes=3)
+    x, y = torch.randn(5, 1, 8, 8), torch.tensor([0, 2, 1, 1, 0])
+    how = {"start": "data", "k": 1, "chain": Chain(step_size=0.0)}
+    plain, joint = (
+        module(energy, classify=weight, **how).training_step((x, y), 0) for weight in (0.0, 0.7)
+    )
+    each = torch.stack([energy(x, torch.full((5,), c)) for c in range(3)], 1)
+    expected = (torch.logsumexp(-each, 1) + each[torch.arange(5), y]).mean()
+    assert expected > 0.5
+    torch.testing.assert_close(joint - plain, 0.7 * expected)
+    with pytest.raises(UserError, match="classify needs an energy with classes"):
+        module(GenerativeConvNet(widths=(4,)), classify=1.0)
 
 
 def test_short_run_chains_begin_at_noise():

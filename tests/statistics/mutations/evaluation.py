@@ -11,6 +11,8 @@ DETECTION = "eval/test_detection.py::"
 SCORES = "eval/test_scores.py::"
 MEASURES = "eval/test_statistics.py::"
 P_VALUES = "eval/test_calibration.py::"
+ATTACKS = "eval/test_attack.py::"
+PURIFY = "eval/test_purify.py::"
 
 LEVELS = [
     ("levels are truncated", "(x * 127.5 + 128)", "(x * 127.5 + 127.5)",
@@ -100,12 +102,42 @@ CALIBRATE = [
      "scores = scores[::2]", P_VALUES + "test_what_is_fitted_is_compared_with_the_other_half_and_the_rest_with_all"),
 ]  # fmt: skip
 
+ATTACK = [
+    ("the best wrong class may be the right one", ".scatter(1, y[:, None], -torch.inf)", "",
+     ATTACKS + "test_margins_are_above_zero_for_errors_alone"),
+    ("changes of length 2 go as far as one likes", ".clamp_min(radius))", ")",
+     ATTACKS + "test_nothing_leaves_the_ball_nor_the_range"),
+    ("images leave the range", "(x + change).clamp(-1, 1)", "x + change",
+     ATTACKS + "test_nothing_leaves_the_ball_nor_the_range"),
+    ("it goes downhill", "radius * uphill, x", "radius * -uphill, x",
+     ATTACKS + "test_the_worst_of_a_linear_classifier_is_its_dual_norm"),
+    ("the last image is taken for the worst", "found.detach() > most", "found.detach() == found",
+     ATTACKS + "test_the_worst_image_on_the_way_is_kept"),
+]  # fmt: skip
+
+PURE = [
+    ("no noise is put on", "t * x + (1 - t) * noise", "t * x",
+     PURIFY + "test_images_go_back_to_a_time_and_on_from_there"),
+    ("the chain begins anew", "self.trained.chain.after(begin)", "self.trained.chain",
+     PURIFY + "test_at_the_image_itself_the_rest_of_the_chain_is_run"),
+    ("runs are added", ".mean(1)", ".sum(1)",
+     PURIFY + "test_the_derivative_of_a_gaussian_chain_is_its_linear_map"),
+    ("the derivative forgets the step size", "moved = x - value_at(chain.step_size, step) * gradient",
+     "moved = x - gradient", PURIFY + "test_the_derivative_is_that_of_the_unrolled_chain"),
+    ("the derivative goes through what was cut", "v = v * (after.abs() < 1)", "pass",
+     PURIFY + "test_the_derivative_is_that_of_the_unrolled_chain"),
+    ("the derivative is taken one step late", "ctx.visited[step].requires_grad_()",
+     "ctx.visited[step + 1].requires_grad_()",
+     PURIFY + "test_the_derivative_is_that_of_the_unrolled_chain"),
+]  # fmt: skip
+
 MUTANTS = [
     Mutant(name, file, old, new, test)
     for file, group in [
         ("images.py", LEVELS), ("seeds.py", SEEDS), ("eval/frechet.py", DISTANCE),
         ("eval/quality.py", OF_FEATURES), ("eval/detection.py", DETECT), ("eval/scores.py", SCORE),
         ("eval/statistics.py", MEASURE), ("eval/calibration.py", CALIBRATE),
+        ("eval/attack.py", ATTACK), ("eval/purify.py", PURE),
     ]
     for name, old, new, test in group
 ]  # fmt: skip
