@@ -224,7 +224,7 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         raise UserError(
             f"{options.checkpoint} is no energy of images (C, H, W), which a classifier needs"
         )
-    options.radii = sorted({radius(word) for word in options.radii})
+    options.radii = dict(sorted((radius(word), word) for word in options.radii))
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -333,7 +333,7 @@ def publish(
         for name, found in right.items()
     }
     warnings = doubts(rows, chance)
-    table = Table("", *(name_of(r) if r else "clean" for r in radii), title=f"accuracy, n={n}")
+    table = Table("", "clean", *options.radii.values(), title=f"accuracy, n={n}")
     for name, found in rows.items():
         table.add_row(name, *(f"{value:.1%}" for value in found))
     Console(highlight=False, emoji=False).print(table)
@@ -358,12 +358,6 @@ def publish(
     with replacing(options.folder / "robustness.json") as part:
         part.write_text(json.dumps(report, indent=2) + "\n")
     print(f"numbers and pictures: {options.folder}")
-
-
-def name_of(radius: float) -> str:
-    """Return a radius as papers write it."""
-    levels = radius * 255
-    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-9 else f"{radius:g}"
 
 
 def plot(

@@ -144,8 +144,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
                         "once; `none` leaves it out (if all parts are classes of one checkpoint, "
                         "its energy without a class, else none)")  # fmt: skip
     parser.add_argument("--constraint", action="append", default=[], metavar="WISH",
-                        help="hue=COLOUR or region=FILE@LEFT,TOP,RIGHT,BOTTOM, with *WEIGHT "
-                        "(5) behind it; may be given several times")  # fmt: skip
+                        help="hue=COLOUR, region=FILE@LEFT,TOP,RIGHT,BOTTOM or, of a classifier, "
+                        "class=FILE.safetensors:LABEL, with *WEIGHT (5; 10 for a class) behind it; "
+                        "may be given several times")  # fmt: skip
     add_flags(parser)
     return parser.parse_args(args)
 

@@ -10,12 +10,13 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from genconv.energy import Constraint
 from genconv.errors import UserError
+from genconv.eval.classifier import SmallClassifier
 from genconv.images import from_uint8
 
 __all__ = ["class_of", "constraint", "hue", "region"]
 
 Wish = Callable[[Tensor], Tensor]
-WEIGHTS = {"hue": 5.0, "region": 5.0}
+WEIGHTS = {"hue": 5.0, "region": 5.0, "class": 10.0}
 
 
 def hue(rgb: Sequence[int], pool: int = 4) -> Wish:
@@ -74,7 +75,7 @@ def class_of(network: Callable[[Tensor], Tensor], label: int) -> Wish:
 
 
 def constraint(text: str, shape: tuple[int, ...]) -> Constraint:
-    """Read a constraint written as `hue=COLOUR` or `region=FILE@L,T,R,B`, and `*WEIGHT` behind it.
+    """Read `hue=COLOUR`, `region=FILE@L,T,R,B` or `class=FILE:LABEL`, and `*WEIGHT` behind it.
 
     Raises:
         UserError: it cannot be read, or does not fit images of this shape (C, H, W).
@@ -83,11 +84,11 @@ def constraint(text: str, shape: tuple[int, ...]) -> Constraint:
     value, _, weight = rest.partition("*")
     try:
         number = float(weight) if weight else WEIGHTS[kind]
-        wish = {"hue": _hue, "region": _region}[kind](value, shape)
+        wish = {"hue": _hue, "region": _region, "class": _class}[kind](value, shape)
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"--constraint {text}: {error}; write hue=red, hue=#C03030*5 or "
-            "region=FILE@LEFT,TOP,RIGHT,BOTTOM"
+            f"--constraint {text}: {error}; write hue=red, hue=#C03030*5, "
+            "region=FILE@LEFT,TOP,RIGHT,BOTTOM or class=FILE.safetensors:LABEL"
         ) from error
     return Constraint(wish, number)
 
@@ -117,3 +118,16 @@ def _region(value: str, shape: tuple[int, ...]) -> Wish:
     mask = torch.zeros(h, w)
     mask[top:bottom, left:right] = 1
     return region(from_uint8(target), mask)
+
+
+def _class(value: str, shape: tuple[int, ...]) -> Wish:
+    path, _, label = value.rpartition(":")
+    if not path:
+        raise ValueError(f"{label} has no label behind it")
+    classifier = SmallClassifier.load(path).requires_grad_(False)
+    channels, classes = (classifier.arguments[name] for name in ("channels", "classes"))
+    if len(shape) != 3 or channels != shape[0]:
+        raise ValueError(f"{path} is for images with {channels} channels, not for {shape}")
+    if not 0 <= int(label) < classes:
+        raise ValueError(f"{path} knows the classes 0 to {classes - 1}")
+    return class_of(lambda x: classifier.to(x.device).logits(x), int(label))

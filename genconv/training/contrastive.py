@@ -13,7 +13,7 @@ from genconv.training.augment import augment
 from genconv.training.canvas import canvas_shape, draw_tiles
 from genconv.training.module import EnergyModule
 
-__all__ = ["ContrastiveDivergence", "energy_pair", "entropy", "last_step"]
+__all__ = ["ContrastiveDivergence", "classification", "energy_pair", "entropy", "last_step"]
 
 
 class ContrastiveDivergence(EnergyModule):
@@ -116,9 +116,9 @@ class ContrastiveDivergence(EnergyModule):
                 energies = self.energy(moved) if y is None else self.energy(moved, y)
             loss = loss + self.kl * energies.mean() - self.entropy * entropy(moved, negative)
         if self.classify:
-            logits = -self.energy.by_class(x)
-            loss = loss + self.classify * F.cross_entropy(logits, y)
-            self.log("accuracy", (logits.argmax(1) == y).float().mean())
+            surprise, accuracy = classification(self.energy, x, y)
+            loss = loss + self.classify * surprise
+            self.log("accuracy", accuracy)
         self.log("loss", loss)
         self.log_energies(e_data, e_chains)
         return loss
@@ -152,6 +152,22 @@ def energy_pair(
     both = torch.cat([data, chains])
     energies = energy(both) if y is None else energy(both, torch.cat([y, y]))
     return energies[: len(data)], energies[len(data) :]
+
+
+def classification(
+    energy: Energy, x: Tensor, y: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return the mean cross-entropy of p(y|x) ∝ exp(-E(x, y)/T), and the share of right guesses.
+
+    Args:
+        energy: with classes.
+        x: (N, C, *space).
+        y: (N,) labels.
+        temperature: T.
+    """
+    energies = energy.by_class(x)
+    right = (energies.detach().argmin(1) == y).float().mean()
+    return F.cross_entropy(-energies / temperature, y), right
 
 
 def last_step(energy: Energy, x: Tensor, y: Tensor | None, step_size: float) -> Tensor:

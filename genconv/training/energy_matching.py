@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from genconv.energy import Energy
+from genconv.errors import UserError
 from genconv.sampling import Chain, Knots, draw_noise
-from genconv.training.contrastive import energy_pair
+from genconv.training.contrastive import classification, energy_pair
 from genconv.training.module import EnergyModule
 
 __all__ = ["EnergyMatching", "pair_by_transport", "spread_times", "transport_loss"]
@@ -45,6 +46,8 @@ class EnergyMatching(EnergyModule):
         betas: decay rates of Adam's moments.
         bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
         seed: of the chains and the buffer.
+        classify: weight of the cross-entropy of p(y|x) ∝ exp(-E(x, y)/ε), which makes an energy
+            with classes a classifier as well.
 
     Reference:
         Balcerak et al.: Energy Matching, https://arxiv.org/abs/2504.10612, which runs fresh chains
@@ -70,11 +73,14 @@ class EnergyMatching(EnergyModule):
         betas: tuple[float, float] = (0.9, 0.95),
         bf16_chains: bool = True,
         seed: int = 0,
+        classify: float = 0.0,
     ) -> None:
+        if classify and not getattr(energy, "classes", None):
+            raise UserError("classify needs an energy with classes; give model.energy.classes")
         super().__init__(energy, chain, k, buffer_size, restart, True, lr, betas, bf16_chains, seed)
         self.transport_updates = transport_updates
         self.weight, self.floor, self.trim, self.coupling = weight, floor, trim, coupling
-        self.unlabelled = unlabelled
+        self.unlabelled, self.classify = unlabelled, classify
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
         x, y = batch
@@ -87,6 +93,11 @@ class EnergyMatching(EnergyModule):
         self.log("loss/transport", loss, prog_bar=True)
         if self.global_step >= self.transport_updates:
             loss = loss + self._contrastive(x, y)
+        if self.classify:
+            temperature = self.chain.continued(1).temperature
+            surprise, accuracy = classification(self.energy, x, y, temperature)
+            loss = loss + self.classify * surprise
+            self.log("accuracy", accuracy)
         self.log("loss", loss)
         return loss
 

@@ -12,13 +12,14 @@ from genconv.checkpoint import Trained, read, write
 from genconv.edit import main
 from genconv.energy import Given, Mixture, Product, ResNetEnergy
 from genconv.errors import UserError
+from genconv.eval import SmallClassifier
 from genconv.images import from_uint8, to_uint8
 from genconv.sample import sample
 from genconv.sampling import Chain, draw_noise
 from genconv.seeds import stream
 from genconv.tasks.balance import balance
 from genconv.tasks.compose_command import start_energies
-from genconv.tasks.constraints import hue, region
+from genconv.tasks.constraints import class_of, hue, region
 from genconv.tasks.stages import Staged
 
 
@@ -214,6 +215,25 @@ def test_constraints_add_up(draw, other, tmp_path):
     assert off[1] < 0.2 * off[0]
 
 
+def test_a_classifier_gets_what_it_is_asked_for(draw, other, tmp_path):
+    torch.manual_seed(0)
+    classifier = SmallClassifier(3, 4, 8).eval()
+    torch.nn.init.normal_(classifier.head.weight)
+    classifier.save(tmp_path / "four.safetensors")
+    plain = draw(other, "--steps", 40)
+    label = int(classifier(plain)[1].mean(0).argmin())
+    wish = f"class={tmp_path / 'four.safetensors'}:{label}*300"
+    wished = draw(other, "--steps", 40, "--constraint", wish)
+    before, after = (classifier(images)[1].softmax(1)[:, label] for images in (plain, wished))
+    assert (after > 2 * before).all()
+    energy = Product(
+        [read(other, "cpu").energy, lambda x: 30 * class_of(classifier.logits, label)(x)]
+    )
+    longer = replace(read(other, "cpu"), energy=energy.requires_grad_(False))
+    longer = replace(longer, chain=longer.chain.at(40))
+    assert (wished.float() - sample(longer, range(3)).float()).abs().max() <= 1
+
+
 def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path, monkeypatch):
     import genconv.sample
 
@@ -262,11 +282,19 @@ def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path
         (["{other}", "--constraint", "region=nofile@0,0,2,2"], "cannot read the image nofile"),
         (["{other}", "--constraint", "region=nofile@0,0,2,9"], "not within 8x8"),
         (["{other}", "--constraint", "region=nofile"], "write hue=red"),
+        (["{other}", "--constraint", "class=nofile:1"], "cannot read a classifier from nofile"),
+        (["{other}", "--constraint", "class={grey}:1"], "for images with 1 channels"),
+        (["{other}", "--constraint", "class={coloured}:9"], "knows the classes 0 to 3"),
+        (["{other}", "--constraint", "class={coloured}"], "write hue=red"),
         (["{other}", "-n", "0"], "-n must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_named(words, message, named, other, run, tmp_path):
-    words = [word.format(named=named, other=other, run=run) for word in words]
+def test_what_cannot_be_is_named(words, message, named, other, run, tmp_path, tmp_path_factory):
+    files = {"named": named, "other": other, "run": run}
+    for name, channels in (("grey", 1), ("coloured", 3)):
+        files[name] = tmp_path_factory.mktemp("classifiers") / f"{name}.safetensors"
+        SmallClassifier(channels, 4, 8).save(files[name])
+    words = [word.format(**files) for word in words]
     with pytest.raises(UserError, match=message):
         main(["compose", *words, "--out", str(tmp_path / "a.npz"), "--device", "cpu"])
     assert not list(tmp_path.iterdir())
