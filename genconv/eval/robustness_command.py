@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,11 +18,11 @@ import genconv
 from genconv.checkpoint import Trained, read
 from genconv.data import Images, load_images
 from genconv.errors import UserError, at_least
-from genconv.eval.attack import Defence, attack
 from genconv.eval.classifier import SmallClassifier
-from genconv.eval.purify import Purified, likeliest
+from genconv.eval.purify import Purified
 from genconv.eval.quality_networks import own
 from genconv.eval.quality_sources import fitting
+from genconv.eval.robustness import Attempt, Outcome, attempts, doubts, survived, tried
 from genconv.files import replacing
 from genconv.images import from_uint8, grid, save_png, to_uint8
 from genconv.memory import Bites
@@ -30,143 +30,9 @@ from genconv.progress import progress
 from genconv.sampling import frozen
 from genconv.seeds import stream
 
-__all__ = ["Attempt", "Outcome", "doubts", "main", "tried"]
+__all__ = ["main"]
 
 SHOWN = 12
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """An attack on a defence.
-
-    Attributes:
-        defence: its name.
-        attack: its name.
-        judged: what has to classify the attacked images.
-        target: what the attack believes it is up against; None for random noise as large.
-    """
-
-    defence: str
-    attack: str
-    judged: Defence
-    target: Defence | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of an attempt at one radius: who is `right` (N,), and the `images` (N, C, H, W)."""
-
-    right: Tensor
-    images: Tensor
-
-
-def attempts(classifier: SmallClassifier, purified: Purified, energy: bool) -> list[Attempt]:
-    """Return what is tried: on the classifier, behind the energy, and on the energy itself."""
-
-    def bare(x: Tensor, generator: Sequence[torch.Generator]) -> Tensor:
-        return classifier.logits(x)
-
-    straight = replace(purified, derivative="straight")
-    found = [
-        Attempt("classifier", "random noise", bare, None),
-        Attempt("classifier", "attacked", bare, bare),
-        Attempt("purified", "the classifier attacked", purified, bare),
-        Attempt("purified", "attacked straight through", purified, straight),
-        Attempt("purified", "attacked through the chain", purified, purified),
-    ]
-    if energy:
-        bayes = likeliest(purified.trained.energy)
-
-        def asked(x: Tensor, generator: Sequence[torch.Generator]) -> Tensor:
-            return bayes(x)
-
-        found += [
-            Attempt("energy", "random noise", asked, None),
-            Attempt("energy", "attacked", asked, asked),
-        ]
-    return found
-
-
-def tried(
-    attempt: Attempt,
-    x: Tensor,
-    y: Tensor,
-    radius: float,
-    options: argparse.Namespace,
-    first: int = 0,
-) -> Outcome:
-    """Make an attempt on images (N, C, H, W) in [-1, 1], the first of which has this number.
-
-    Args:
-        attempt: what is tried.
-        x: the images.
-        y: (N,) their classes.
-        radius: for images in [0, 1]; 0 leaves them as they are.
-        options: `norm`, `steps` and `seed`.
-        first: an image has random numbers of its own, whatever it is attacked beside.
-    """
-
-    def streams(what: str) -> list[torch.Generator]:
-        place = (what, attempt.defence, attempt.attack, str(radius))
-        rows = range(first, first + len(x))
-        return [stream(options.seed, *place, row, device=x.device) for row in rows]
-
-    images = x
-    if radius:
-        images = attack(
-            attempt.target or attempt.judged,
-            x,
-            y,
-            # images in [-1, 1] are twice as wide
-            radius=2 * radius,
-            norm=options.norm,
-            steps=options.steps if attempt.target else 0,
-            generator=streams("attack"),
-        )
-    with torch.no_grad():
-        right = attempt.judged(images, streams("judge")).argmax(1) == y
-    return Outcome(right.cpu(), images.cpu())
-
-
-def survived(outcomes: Sequence[Outcome]) -> list[Tensor]:
-    """Return who is right at every radius (N,): whoever a smaller change has fooled is fooled."""
-    found = [outcomes[0].right]
-    for outcome in outcomes[1:]:
-        found.append(found[-1] & outcome.right)
-    return found
-
-
-def doubts(rows: dict[str, list[float]], chance: float) -> list[str]:
-    """Return reasons to doubt that the attacks found what there is to be found.
-
-    Args:
-        rows: accuracy at radius 0 and at every radius, by defence and attack.
-        chance: the accuracy of a guess.
-
-    Reference:
-        Carlini et al.: On Evaluating Adversarial Robustness, https://arxiv.org/abs/1902.06705
-    """
-    found = []
-    for defence in ("classifier", "purified", "energy"):
-        names = [name for name in rows if name.startswith(f"{defence}, ")]
-        attacked = [name for name in names if "attacked" in name]
-        if not attacked:
-            continue
-        least = min(rows[name][-1] for name in attacked)
-        if least > chance:
-            found.append(
-                f"{defence}: {least:.0%} are right even at the largest radius, where a guess has "
-                f"{chance:.0%}; give a larger one, or more --steps, before you trust the others"
-            )
-        noise = rows.get(f"{defence}, random noise")
-        if noise and any(a > b + 0.02 for a, b in zip(rows[attacked[-1]], noise, strict=True)):
-            found.append(f"{defence}: random noise fools it more often than the attack does")
-    through, straight = (
-        rows.get(f"purified, attacked {way}") for way in ("through the chain", "straight through")
-    )
-    if through and straight and all(a > b for a, b in zip(through[1:], straight[1:], strict=True)):
-        found.append("purified: the chain's own derivative is of less use than none: it explodes")
-    return found
 
 
 def radius(word: str) -> float:
@@ -205,8 +71,9 @@ def parse(args: list[str]) -> argparse.Namespace:
     add("--time", type=float, default=0.75, help="to which images are put back to be purified, on "
         "the way from noise, 0, to images, 1 (0.75)")  # fmt: skip
     add("--length", type=int, help="steps of the chain from there (all that are left of it)")
-    add("--runs", type=int, default=8, help="chains for each image (8)")
-    add("-n", type=int, default=200, help="images, the first ones (200)")
+    add("--runs", type=int, default=4, help="chains for each image; 0 for no purification, which "
+        "takes most of the time (4)")  # fmt: skip
+    add("-n", type=int, default=100, help="images, the first ones (100)")
     add("--seed", type=int, default=0, help="of chains and attacks (0)")
     add("--batch-size", type=int, default=100, help="images at once (100)")
     add("--root", type=Path, default=Path("data"), help="where downloads lie or go (data)")
@@ -217,7 +84,7 @@ def parse(args: list[str]) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, trained: Trained) -> None:
     """Raise a UserError for what cannot be done."""
-    at_least(options, n=1, steps=1, runs=1, seed=0, batch_size=1, length=1, time=0)
+    at_least(options, n=1, steps=1, runs=0, seed=0, batch_size=1, length=1, time=0)
     if options.time > 1:
         raise UserError(f"--time must be at most 1, where images are, not {options.time:g}")
     if len(trained.shape) != 3 or trained.context:
@@ -269,10 +136,12 @@ def main(args: list[str]) -> None:
     x, bites, radii = from_uint8(x), Bites(options.batch_size), [0.0, *options.radii]
     ways = attempts(classifier, purified, trained.classes == classes)
 
+    how = {"norm": options.norm, "steps": options.steps, "seed": options.seed}
+
     def everywhere(attempt: Attempt, radius: float) -> Outcome:
         def work(size: int) -> Outcome:
             parts = [
-                tried(attempt, x[i : i + size], y[i : i + size], radius, options, i)
+                tried(attempt, x[i : i + size], y[i : i + size], radius, first=i, **how)
                 for i in range(0, len(x), size)
             ]
             return Outcome(
@@ -287,34 +156,42 @@ def main(args: list[str]) -> None:
         pairs = [(place, radius) for place in range(len(ways)) for radius in radii]
         for place, radius in progress(pairs, "attacking"):
             outcomes[place].append(everywhere(ways[place], radius))
-        shown = torch.arange(min(len(x), SHOWN))
-        rows = [x.cpu()]
-        for place, way in enumerate(ways):
-            if way.attack in ("the classifier attacked", "attacked through the chain"):
-                attacked = outcomes[place][-1].images
-                rows += [attacked, once(purified, attacked[shown].to(x.device), options.seed)]
-    save_png(
-        options.folder / "attacked.png",
-        grid(to_uint8(torch.cat([row[shown] for row in rows])), len(shown),
-             scale=max(1, 48 // x.shape[-1])),
-    )  # fmt: skip
+        picture = pictured(x[:SHOWN], ways, outcomes, purified, options.seed)
+    save_png(options.folder / "attacked.png", picture)
     right = {
         f"{way.defence}, {way.attack}": torch.stack(
             [o.right for o in found] if way.target is None else survived(found)
         )
         for way, found in zip(ways, outcomes, strict=True)
     }
-    right["purified, worst of the three"] = torch.stack(
-        [rows for name, rows in right.items() if name.startswith("purified")]
-    ).all(0)
+    if purified.runs:
+        ways = [rows for name, rows in right.items() if name.startswith("purified")]
+        right["purified, worst of the three"] = torch.stack(ways).all(0)
     publish(options, trained, classifier, right, radii, chance=1 / classes)
 
 
-def once(purified: Purified, x: Tensor, seed: int) -> Tensor:
-    """Return what one chain makes of each image, to be looked at."""
-    generators = [stream(seed, "shown", i, device=x.device) for i in range(len(x))]
-    with torch.no_grad():
-        return replace(purified, runs=1).purify(x, generators).cpu()
+def pictured(
+    x: Tensor,
+    ways: Sequence[Attempt],
+    outcomes: Sequence[Sequence[Outcome]],
+    purified: Purified,
+    seed: int,
+) -> Tensor:
+    """Lay out images, what attacks at the largest radius make of them, and the energy of that."""
+    rows, n = [x.cpu()], len(x)
+    for way, found in zip(ways, outcomes, strict=True):
+        name = f"{way.defence}, {way.attack}"
+        attacked = found[-1].images[:n]
+        if name in ("classifier, attacked", "purified, attacked through the chain"):
+            rows += [attacked]
+            if purified.runs:
+                generators = [stream(seed, "shown", i, device=x.device) for i in range(n)]
+                with torch.no_grad():
+                    once = replace(purified, runs=1).purify(attacked.to(x.device), generators)
+                rows += [once.cpu()]
+        elif name == "energy, attacked":
+            rows += [attacked]
+    return grid(to_uint8(torch.cat(rows)), n, scale=max(1, 48 // x.shape[-1]))
 
 
 def publish(

@@ -7,7 +7,7 @@ says which shape rather than which others, ends as that shape alone, and is redr
 for it is
 
     python -m genconv.edit compose RUN:blue RUN:triangle/circle/square RUN:triangle \\
-        --weights 2 1.3 0 --then 0.37 2 4 0 --then 0.89 0 0 1 --redraw 0.74
+        --weights 2 1.3 0 --then 0.37 3 3 0 --then 0.89 0.3 0 1 --redraw 0.74
 """
 
 import argparse
@@ -36,7 +36,7 @@ TRIPLES = [("blue", "circle", "left"), ("green", "triangle", "right")]
 UNSEEN_TRIPLES = [("red", "circle", "right"), ("blue", "triangle", "left")]
 # the energy ends as that of the shape alone, which draws it as the data are
 TURNS, REDRAW = (0.37, 0.89), 0.74
-RATHER, OTHER, ALONE = (1.3, 4.0, 0.0), (2.0, 2.0, 0.0), (0.0, 0.0, 1.0)
+RATHER, OTHER, ALONE = (1.3, 3.0, 0.0), (2.0, 3.0, 0.3), (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)

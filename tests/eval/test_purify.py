@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genconv.energy import GenerativeConvNet
+from genconv.energy import Energy, GenerativeConvNet
 from genconv.errors import UserError
 from genconv.eval.attack import attack, margin
 from genconv.eval.purify import Purified, likeliest
@@ -15,7 +15,7 @@ from genconv.seeds import stream
 from genconv.trained import Trained
 
 
-class Gaussian(nn.Module):
+class Gaussian(Energy):
     """|x - m|² / 2s², with one m for each class where asked for it."""
 
     def __init__(self, means, s=1.0):

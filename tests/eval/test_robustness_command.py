@@ -1,7 +1,6 @@
 """Accuracy under attack."""
 
 import json
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from genconv.data import load_images
 from genconv.errors import UserError
 from genconv.eval import train_classifier
 from genconv.eval.__main__ import main
-from genconv.eval.robustness_command import Attempt, Outcome, doubts, survived, tried
+from genconv.eval.robustness import Attempt, Outcome, doubts, survived, tried
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +59,11 @@ def test_attacks_harm_more_than_noise_and_more_with_the_radius(robustness, tmp_p
         assert (tmp_path / "out" / picture).stat().st_size > 1000
 
 
+def test_purification_may_be_left_out(robustness):
+    report, _ = robustness("--runs", 0)
+    assert list(report["accuracy"]) == ["classifier, random noise", "classifier, attacked"]
+
+
 def test_numbers_do_not_depend_on_the_batch(robustness):
     whole, _ = robustness("-n", 12)
     parts, _ = robustness("-n", 12, "--batch-size", 5)
@@ -86,18 +90,17 @@ def test_what_an_image_meets_is_its_own():
         asked.append([g.initial_seed() for g in generator])
         return torch.stack([x.flatten(1).sum(1), torch.zeros(len(x))], 1)
 
-    options = Namespace(norm="linf", steps=2, seed=0)
     attempt = Attempt("classifier", "attacked", judged, judged)
     x, y = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 0])
-    clean = tried(attempt, x, y, 0.0, options)
+    clean = tried(attempt, x, y, 0.0, steps=2)
     assert torch.equal(clean.images, x)
     assert clean.right.tolist() == [True, False, True]
-    found = tried(attempt, x, y, 0.1, options)
+    found = tried(attempt, x, y, 0.1, steps=2)
     # radii are those of images in [0, 1], which are half as wide
     assert (found.images - x).abs().amax((1, 2, 3)).tolist() == pytest.approx([0.2] * 3)
     assert found.right.tolist() == [False] * 3
     seeds = asked[-1]
-    tried(attempt, x[1:], y[1:], 0.1, options, first=1)
+    tried(attempt, x[1:], y[1:], 0.1, steps=2, first=1)
     assert asked[-1] == seeds[1:]
     assert len(set(seeds)) == 3
     # neither the attack nor another radius knows what the judge will draw
@@ -136,7 +139,7 @@ def test_doubts_name_what_is_odd():
         (["--radii", "8/0"], "--radii 8/0: give numbers above 0, as 0.03 or 8/255"),
         (["--radii", "-1"], "--radii -1: give numbers"),
         (["--time", 1.5], "--time must be at most 1"),
-        (["--runs", 0], "--runs must be at least 1"),
+        (["--runs", -1], "--runs must be at least 0"),
         (["--length", 0], "--length must be at least 1"),
         (["--data", "unlabelled.npz"], "without classes; this needs some of .1, 8, 8., with"),
         (["--classifier", "nowhere.safetensors"], "cannot read a classifier from nowhere"),
