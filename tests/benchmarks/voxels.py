@@ -34,7 +34,8 @@ from genconv.data.voxels import distinct
 from genconv.energy import build, describe
 from genconv.eval import activations, extract
 from genconv.files import replacing
-from genconv.images import from_uint8
+from genconv.images import from_uint8, to_uint8
+from genconv.render import VIEWS, plot_voxels
 from genconv.tasks.baselines import baselines
 from genconv.tasks.judging import intersection_over_union
 from genconv.tasks.measurement import shrinking
@@ -121,8 +122,8 @@ def as_many(estimate, truth, side):
     return float((both.flatten(1).sum(1) / either.flatten(1).sum(1)).mean())
 
 
-def dialled(task, option, truth, examples, mean):
-    """IoU of what is smooth, at the threshold that is best for it, and as many as measured."""
+def dialled(task, option, truth, examples, mean, picture):
+    """IoU of what is smooth, by all ways to cut it; a picture of the first eight bodies."""
     shape = tuple(truth.shape[1:])
     if task == "inpaint":
         problem = Problem(shape, missing=holes(option, len(truth), shape[1:]))
@@ -145,6 +146,13 @@ def dialled(task, option, truth, examples, mean):
             rows[f"{name}, largest expected IoU"] = float(decided.mean())
             if task == "upscale":
                 rows[f"{name}, as many"] = as_many(found[name], truth, int(option))
+    columns = {
+        "truth": truth,
+        "observed": problem.seen(problem.degrade(truth, 0)),
+        "energy": torch.where(counted, likeliest(mean, counted), truth),
+        "nearest": found["nearest example"],
+    }
+    plot_voxels(picture, {name: to_uint8(x) for name, x in columns.items()}, VIEWS[:1])
     return rows
 
 
@@ -168,7 +176,7 @@ def recover(options):
         columns[name] = {method: row["iou"] for method, row in report["table"].items()}
         with np.load(out / "results.npz") as file:
             mean = torch.from_numpy(file["mean"]).movedim(-1, 1)
-        columns[name] |= dialled(task, option, truth, examples, mean)
+        columns[name] |= dialled(task, option, truth, examples, mean, out / "bodies.png")
     methods = list(dict.fromkeys(method for column in columns.values() for method in column))
     table = Table("IoU", *columns, title=f"{options.n} held-out bodies, {options.draws} draws")
     for method in methods:
