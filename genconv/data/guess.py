@@ -12,14 +12,20 @@ from genconv.data.holes import interpolated
 
 __all__ = ["Guess", "guess", "smoothed"]
 
-Guess = Literal["interpolation", "smooth"]
+Guess = Literal["interpolation", "smooth", "grey"]
 
 # no change is less than what rounding to 8-bit levels leaves of it, in the range [-1, 1]
 ROUNDING = (2 / 255) ** 2 / 6
 
 
 def guess(x: Tensor, missing: Tensor, kind: Guess = "interpolation") -> Tensor:
-    """Fill what is missing: `interpolated`, or `smoothed`, whose arguments these are."""
+    """Fill what is missing: `interpolated`, `smoothed`, or grey, which is 0.
+
+    The arguments are theirs. No pixel of a black and white image is grey, so that an energy sees
+    where the hole is.
+    """
+    if kind == "grey":
+        return x.masked_fill(missing, 0.0)
     return (interpolated if kind == "interpolation" else smoothed)(x, missing)
 
 

@@ -58,9 +58,9 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
         add("--mask", default="box", help="box[:SHARE OF A SIDE], frames[:SHARE], dropped[:SHARE] "
             "(frames here and there), random[:SHARE], or an image file, white where pixels are "
             "missing (box:0.5)")  # fmt: skip
-        add("--start", choices=["noise", "interpolation", "smooth"], default="noise",
-            help="of the chains; interpolation is along the first spatial axis, time of a video, "
-            "smooth along all (noise)")  # fmt: skip
+        add("--start", choices=["noise", "interpolation", "smooth", "grey"],
+            default="noise", help="of the chains; interpolation is along the first spatial axis, "
+            "time of a video, smooth along all, grey is 0 (noise)")  # fmt: skip
     if task == "upscale":
         add("--factor", type=int, default=2, help="in every spatial direction (2)")
     if task == "deblur":

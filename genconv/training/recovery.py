@@ -27,7 +27,7 @@ class RecoveryMatching(EnergyModule):
     over the missing pixels, for each image its own share: 1 is what the guess leaves.
     The minimum of the numerator is x₀ - ∇E(x₀) = E[x | x₀], the guess of least squared error. It is
     denoising score matching with a guess in place of noise, and needs no chains.
-    `python -m genconv.edit inpaint --start interpolation` (or `smooth`) takes the step.
+    `python -m genconv.edit inpaint --start interpolation` (or `smooth`, `grey`) takes the step.
 
     Where a part of the data themselves is hidden, by an object that is to be removed, say, the
     energy learns from the rest: what lies behind is neither seen nor counted, and the holes are
@@ -43,7 +43,8 @@ class RecoveryMatching(EnergyModule):
         hidden: mask of the pixels that are never known, see `genconv.data.holes.holes`, in place of
             `masks`; of one image, or one clip, that is taken whole.
         start: the guess: `interpolation` by straight lines along the first spatial axis (time, of a
-            video), or `smooth`, along all axes, see `genconv.data.guess.smoothed`.
+            video), `smooth`, along all axes, see `genconv.data.guess.smoothed`, or `grey`, which
+            tells nothing but where the hole is.
 
     Reference:
         Vincent: A Connection Between Score Matching and Denoising Autoencoders, 2011

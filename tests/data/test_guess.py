@@ -95,3 +95,11 @@ def test_a_guess_has_a_name():
     x, missing = noise(1, 1, 8, 8), holes("box", 1, (8, 8))
     assert torch.equal(guess(x, missing), interpolated(x, missing))
     assert torch.equal(guess(x, missing, "smooth"), smoothed(x, missing))
+
+
+def test_grey_is_in_the_hole_alone():
+    x, missing = noise(2, 3, 4, 5), holes("random:0.5", 2, (4, 5))
+    found = guess(x, missing, "grey")
+    hidden = missing.expand_as(x)
+    assert (found[hidden] == 0).all()
+    assert torch.equal(found[~hidden], x[~hidden])

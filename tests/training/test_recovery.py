@@ -5,7 +5,7 @@ import torch
 from genconv.checkpoint import Trained, read
 from genconv.data.guess import guess
 from genconv.data.holes import holes, interpolated
-from genconv.energy import GenerativeConvNet
+from genconv.energy import GenerativeConvNet, UNetEnergy
 from genconv.errors import UserError
 from genconv.images import save_gif
 from genconv.sampling import Chain
@@ -29,14 +29,14 @@ def waves(n, space, seed=0):
     return phase.sin()
 
 
-@pytest.mark.parametrize("start", ["interpolation", "smooth"])
+@pytest.mark.parametrize("start", ["interpolation", "smooth", "grey"])
 def test_the_guess_itself_has_loss_1(start):
     x, missing = waves(4, (8, 4)), holes("random", 4, (8, 4))
     energy = GenerativeConvNet(widths=(4,), silent=True)
     assert recovery_loss(energy, x, missing, start=start).item() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("start", ["interpolation", "smooth"])
+@pytest.mark.parametrize("start", ["interpolation", "smooth", "grey"])
 def test_the_truth_has_loss_0(start):
     x, missing = waves(3, (8, 4)), holes("random", 3, (8, 4))
     guessed = guess(x, missing, start)
@@ -121,6 +121,28 @@ def test_learns_what_straight_lines_miss_in_any_dimension(space):
     torch.testing.assert_close(found[known], truth[known])
     left = (found - truth).square().mean()
     assert left < 0.5 * (interpolated(truth, missing) - truth).square().mean()
+
+
+def test_a_body_is_led_from_grey_to_what_is_expected_of_it():
+    # in the hole each voxel is like its shell with probability 3/4, so its mean is half the shell
+    torch.manual_seed(0)
+    energy = UNetEnergy(1, 3, width=8, multipliers=(1, 2), blocks=1, patch=2)
+    missing = holes("box:0.5", 16, (8, 8, 8))
+    optimizer = torch.optim.Adam(energy.parameters(), lr=5e-3)
+
+    def bodies(side):
+        same = torch.where(torch.rand(16, 1, 8, 8, 8) < 0.75, 1.0, -1.0)
+        return side * torch.where(missing, same, 1.0)
+
+    for _ in range(60):
+        x = bodies(torch.randint(2, (16, 1, 1, 1, 1)) * 2.0 - 1)
+        optimizer.zero_grad()
+        recovery_loss(energy, x, missing, start="grey").backward()
+        optimizer.step()
+    for side in (-1.0, 1.0):
+        x = guess(bodies(side), missing, "grey").requires_grad_()
+        (gradient,) = torch.autograd.grad(energy(x).sum(), x)
+        assert (x - gradient)[missing].mean().item() == pytest.approx(side / 2, abs=0.1)
 
 
 def test_a_start_is_refined_and_not_transported():
