@@ -40,6 +40,14 @@ def test_ssim_of_flat_and_of_opposite_images_is_known(shape):
     assert judge(-flat, flat, counted)["ssim"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_ssim_is_the_mean_over_images_however_many():
+    generator = torch.Generator().manual_seed(0)
+    truth, estimate = torch.rand(2, 19, 3, 9, 9, generator=generator) * 2 - 1
+    counted = torch.ones_like(truth, dtype=torch.bool)
+    each = [judge(*(x[i : i + 1] for x in (estimate, truth, counted)))["ssim"] for i in range(19)]
+    assert judge(estimate, truth, counted)["ssim"] == pytest.approx(sum(each) / 19, abs=1e-9)
+
+
 def test_a_sequence_has_no_ssim():
     truth = noise(2, 1, 9)
     assert judge(truth, truth * 0.9, torch.ones_like(truth, dtype=torch.bool))["ssim"] is None
