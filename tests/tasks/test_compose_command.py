@@ -226,11 +226,9 @@ def test_a_classifier_gets_what_it_is_asked_for(draw, other, tmp_path):
     wished = draw(other, "--steps", 40, "--constraint", wish)
     before, after = (classifier(images)[1].softmax(1)[:, label] for images in (plain, wished))
     assert (after > 2 * before).all()
-    energy = Product(
-        [read(other, "cpu").energy, lambda x: 30 * class_of(classifier.logits, label)(x)]
-    )
-    longer = replace(read(other, "cpu"), energy=energy.requires_grad_(False))
-    longer = replace(longer, chain=longer.chain.at(40))
+    trained, function = read(other, "cpu"), class_of(classifier.logits, label)
+    energy = Product([trained.energy, lambda x: 300 * function(x)]).requires_grad_(False)
+    longer = replace(trained, energy=energy, chain=trained.chain.at(40))
     assert (wished.float() - sample(longer, range(3)).float()).abs().max() <= 1
 
 
