@@ -91,6 +91,8 @@ def check(options: argparse.Namespace, trained: Trained) -> None:
         raise UserError(
             f"{options.checkpoint} is no energy of images (C, H, W), which a classifier needs"
         )
+    if not options.runs and not trained.classes:
+        raise UserError("--runs 0 leaves nothing of an energy without classes to be measured")
     options.radii = dict(sorted((radius(word), word) for word in options.radii))
     try:
         options.folder.mkdir(parents=True, exist_ok=True)

@@ -59,11 +59,6 @@ def test_attacks_harm_more_than_noise_and_more_with_the_radius(robustness, tmp_p
         assert (tmp_path / "out" / picture).stat().st_size > 1000
 
 
-def test_purification_may_be_left_out(robustness):
-    report, _ = robustness("--runs", 0)
-    assert list(report["accuracy"]) == ["classifier, random noise", "classifier, attacked"]
-
-
 def test_numbers_do_not_depend_on_the_batch(robustness):
     whole, _ = robustness("-n", 12)
     parts, _ = robustness("-n", 12, "--batch-size", 5)
@@ -76,11 +71,12 @@ def test_a_conditional_energy_is_a_classifier_too(conditional, tmp_path):
     images = np.random.default_rng(0).integers(256, size=(30, 8, 8, 3), dtype=np.uint8)
     for split in ("train", "test"):
         np.savez(data / f"{split}.npz", images=images, labels=np.arange(30) % 3)
-    flags = ["--data", data, "-n", 6, "--steps", 2, "--runs", 1, "--length", 2, "--radii", 0.1]
+    flags = ["--data", data, "-n", 6, "--steps", 2, "--runs", 0, "--radii", 0.1]
     main(["robustness", *map(str, [conditional, *flags, "--root", tmp_path, "--folder", tmp_path])])
     rows = json.loads((tmp_path / "robustness.json").read_text())["accuracy"]
     assert rows["energy, attacked"][1] <= rows["energy, attacked"][0]
     assert "energy, random noise" in rows
+    assert not any(name.startswith("purified") for name in rows)
 
 
 def test_what_an_image_meets_is_its_own():
@@ -140,6 +136,7 @@ def test_doubts_name_what_is_odd():
         (["--radii", "-1"], "--radii -1: give numbers"),
         (["--time", 1.5], "--time must be at most 1"),
         (["--runs", -1], "--runs must be at least 0"),
+        (["--runs", 0], "--runs 0 leaves nothing of an energy without classes"),
         (["--length", 0], "--length must be at least 1"),
         (["--data", "unlabelled.npz"], "without classes; this needs some of .1, 8, 8., with"),
         (["--classifier", "nowhere.safetensors"], "cannot read a classifier from nowhere"),
