@@ -45,7 +45,7 @@ class Purified:
     trained: Trained
     time: float = 0.75
     steps: int | None = None
-    runs: int = 8
+    runs: int = 4
     derivative: Literal["exact", "straight"] = "exact"
 
     def __post_init__(self) -> None:

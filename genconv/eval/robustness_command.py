@@ -137,7 +137,8 @@ def main(args: list[str]) -> None:
     x, y = (some[: options.n].to(options.device) for some in (images.images, images.labels))
     x, bites, radii = from_uint8(x), Bites(options.batch_size), [0.0, *options.radii]
     ways = attempts(classifier, purified, trained.classes == classes)
-
+    if trained.classes and trained.classes != classes:
+        print(f"not attacked itself: the energy has {trained.classes} classes, the data {classes}")
     how = {"norm": options.norm, "steps": options.steps, "seed": options.seed}
 
     def everywhere(attempt: Attempt, radius: float) -> Outcome:

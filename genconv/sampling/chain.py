@@ -105,11 +105,13 @@ class Chain:
 
     def step_at(self, t: float) -> int:
         """Return how many steps take a transport to the time t, in [0, 1]."""
-        step = 0
-        # rounding must not cost a step
-        while step < self.steps and self.time(step) < t - 1e-6:
-            step += 1
-        return step
+        done = 0.0
+        for step in range(self.steps):
+            # rounding must not cost a step
+            if done >= t - 1e-6:
+                return step
+            done += value_at(self.step_size, step)
+        return self.steps
 
     def at(
         self,

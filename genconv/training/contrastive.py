@@ -13,7 +13,14 @@ from genconv.training.augment import augment
 from genconv.training.canvas import canvas_shape, draw_tiles
 from genconv.training.module import EnergyModule
 
-__all__ = ["ContrastiveDivergence", "classification", "energy_pair", "entropy", "last_step"]
+__all__ = [
+    "ContrastiveDivergence",
+    "classification",
+    "energy_pair",
+    "entropy",
+    "last_step",
+    "needs_classes",
+]
 
 
 class ContrastiveDivergence(EnergyModule):
@@ -78,8 +85,8 @@ class ContrastiveDivergence(EnergyModule):
         canvas: int | list[int] | None = None,
         classify: float = 0.0,
     ) -> None:
-        if classify and not getattr(energy, "classes", None):
-            raise UserError("classify needs an energy with classes; give model.energy.classes")
+        if classify:
+            needs_classes(energy)
         if kl and chain.sampler != "langevin":
             raise UserError(f"kl needs a Langevin chain, not sampler: {chain.sampler}")
         if canvas is not None and (start != "buffer" or getattr(energy, "classes", None)):
@@ -152,6 +159,12 @@ def energy_pair(
     both = torch.cat([data, chains])
     energies = energy(both) if y is None else energy(both, torch.cat([y, y]))
     return energies[: len(data)], energies[len(data) :]
+
+
+def needs_classes(energy: Energy) -> None:
+    """Raise a UserError for an energy that cannot classify."""
+    if not getattr(energy, "classes", None):
+        raise UserError("classify needs an energy with classes; give model.energy.classes")
 
 
 def classification(

@@ -9,7 +9,7 @@ from torch import Tensor
 from genconv.energy import Energy
 from genconv.errors import UserError
 from genconv.sampling import Chain, Knots, draw_noise
-from genconv.training.contrastive import classification, energy_pair
+from genconv.training.contrastive import classification, energy_pair, needs_classes
 from genconv.training.module import EnergyModule
 
 __all__ = ["EnergyMatching", "pair_by_transport", "spread_times", "transport_loss"]
@@ -75,8 +75,10 @@ class EnergyMatching(EnergyModule):
         seed: int = 0,
         classify: float = 0.0,
     ) -> None:
-        if classify and not getattr(energy, "classes", None):
-            raise UserError("classify needs an energy with classes; give model.energy.classes")
+        if classify:
+            needs_classes(energy)
+            if not chain.continued(1).temperature > 0:
+                raise UserError("classify needs a chain that ends at a temperature above 0")
         super().__init__(energy, chain, k, buffer_size, restart, True, lr, betas, bf16_chains, seed)
         self.transport_updates = transport_updates
         self.weight, self.floor, self.trim, self.coupling = weight, floor, trim, coupling

@@ -233,14 +233,10 @@ class EnergyModule(pl.LightningModule):
 
     def _buffer(self, shape: tuple[int, ...]) -> ReplayBuffer:
         if self.buffer is None:
-            classes = self.classes or 1
+            kinds, seed = self.classes, derive(self.seed, "buffer", self.global_rank)
+            size = self.buffer_size - self.buffer_size % (kinds or 1)
             self.buffer = ReplayBuffer(
-                self.buffer_size // classes * classes,
-                shape,
-                restart=self.restart,
-                classes=self.classes,
-                seed=derive(self.seed, "buffer", self.global_rank),
-                device=self.device,
+                size, shape, restart=self.restart, classes=kinds, seed=seed, device=self.device
             )
             self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))
         return self.buffer

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from genconv.energy import GenerativeConvNet, UNetEnergy
+from genconv.errors import UserError
 from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import EnergyMatching
 from genconv.training.energy_matching import pair_by_transport, spread_times, transport_loss
@@ -150,3 +151,24 @@ def test_the_second_phase_begins_at_its_update(module, monkeypatch, step, contra
     loss = module.training_step((torch.rand(16, 1, 8, 8), None), 0)
     expected = dict(logged)["loss/transport"] + 100 * contrastive
     assert loss.item() == pytest.approx(expected)
+
+
+def test_classification_is_that_of_the_law_at_the_chains_temperature():
+    torch.manual_seed(0)
+    energy = GenerativeConvNet(widths=(4, 8), classes=3, scale=3.0)
+    x, y = torch.randn(5, 1, 8, 8), torch.tensor([0, 2, 1, 1, 0])
+    chain = Chain(steps=4, step_size=0.5, temperature=[(1, 0.0), (2, 0.2)])
+
+    def loss(classify):
+        matching = EnergyMatching(energy, chain, transport_updates=10, classify=classify)
+        matching.generator = torch.Generator().manual_seed(0)
+        matching.log = matching.log_dict = lambda *args, **kwargs: None
+        return matching.training_step((x, y), 0)
+
+    each = torch.stack([energy(x, torch.full((5,), c)) for c in range(3)], 1) / 0.2
+    expected = (torch.logsumexp(-each, 1) + each[torch.arange(5), y]).mean()
+    torch.testing.assert_close(loss(0.7) - loss(0.0), 0.7 * expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="classify needs an energy with classes"):
+        EnergyMatching(GenerativeConvNet(widths=(4,)), classify=1.0)
+    with pytest.raises(UserError, match="ends at a temperature above 0"):
+        EnergyMatching(energy, Chain(temperature=0.0), classify=1.0)

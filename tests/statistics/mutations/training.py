@@ -35,6 +35,10 @@ CONTRASTIVE = [
      CD + "test_entropy_grows_by_the_log_of_a_scale"),
     ("a detach is missing", "others.detach().flatten(1)", "others.flatten(1)",
      CD + "test_entropy_teaches_the_samples_and_not_their_neighbours"),
+    ("classes are as likely as they are unlikely", "F.cross_entropy(-energies", "F.cross_entropy(energies",
+     CD + "test_classification_adds_the_cross_entropy_of_the_energies"),
+    ("classes are told apart at another temperature", "-energies / temperature", "-energies",
+     MATCHING + "test_classification_is_that_of_the_law_at_the_chains_temperature"),
     ("data and chains change places",
      "return energies[: len(data)], energies[len(data) :]",
      "return energies[len(data) :], energies[: len(data)]", CD + "test_one_pass_gives_both_energies"),
@@ -105,6 +109,10 @@ CALLBACKS = [
 ]  # fmt: skip
 
 CONVNET = [
+    ("every class is the first", "gather(1, y[:, None])", "gather(1, 0 * y[:, None])",
+     CONTRACT + "test_energies_by_class_are_those_of_each_class"),
+    ("the mixture has a minus too few", "-torch.logsumexp(-energies, 1)", "torch.logsumexp(-energies, 1)",
+     CONTRACT + "test_unconditional_energy_of_classes_is_their_mixture"),
     ("energies are summed in bfloat16", "widen(self.head(self.features(x)))",
      "self.head(self.features(x))", CONTRACT + "test_gives_one_float32_number_for_each_image"),
     ("the batch is summed", "responses.flatten(2).sum(2)", "responses.flatten(2).sum((0, 2))[None]",
