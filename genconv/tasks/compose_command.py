@@ -10,13 +10,13 @@ import torch
 from genconv.checkpoint import Trained, read
 from genconv.energy import Energy, Given, Mixture, Product
 from genconv.energy.compose import mean_energies
-from genconv.errors import UserError
+from genconv.errors import UserError, at_least
 from genconv.sample import add_flags, run
 from genconv.sampling import Chain, value_at
 from genconv.seeds import stream
 from genconv.tasks.balance import balance
+from genconv.tasks.claims import Claim, Surest
 from genconv.tasks.constraints import constraint
-from genconv.tasks.stages import Staged
 
 __all__ = ["combine", "find", "main", "rather", "shared"]
 
@@ -136,6 +136,12 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--redraw", type=float, metavar="SHARE",
                         help="at the end go back, with new noise, to where this share of the steps "
                         "was done, and on under the last weights")  # fmt: skip
+    parser.add_argument("--draws", type=int, default=1, metavar="K",
+                        help="draw each image K times and keep the one of which the energies are "
+                        "surest that it is what --claim says (1)")  # fmt: skip
+    parser.add_argument("--claim", action="append", default=[], metavar="CHECKPOINT:CLASS/OTHER",
+                        help="what the images are to be, and rather than what; may be given "
+                        "several times")  # fmt: skip
     parser.add_argument("--offsets", type=float, nargs="+",
                         help="of the energies of an or, above their means over the noise; a larger "
                         "one is seen more often (found by drawing a few images, so that shares are "
@@ -190,10 +196,11 @@ def main(args: list[str] | None = None) -> None:
     options = parse(args)
     names, rivals = rather(options.parts)
     check(options, rivals)
-    energies, sources = find(names, options.device)
-    first = sources[0]
+    claimed, others = rather(options.claim)
+    found, sources = find([*names, *claimed], options.device)
+    energies, first = found[: len(names)], sources[0]
     constraints = [constraint(text, first.shape) for text in options.constraint]
-    base = find_base(options, sources)
+    base = find_base(options, sources[: len(names)])
     heat = last_temperature(first.chain, options.temperature)
 
     def composed(weights: Sequence[float] | None, offsets: Sequence[float] | None) -> Energy:
@@ -208,14 +215,22 @@ def main(args: list[str] | None = None) -> None:
     stages = [(share, shared("--then", then, rivals)) for share, *then in options.then]
     offsets = find_offsets(options, first, energies, heat) if options.op == "or" else None
     trained = replace(first, energy=composed(weights, offsets), names=())
-    if stages or options.redraw is not None:
-        stages = tuple((share, composed(then, None)) for share, then in stages)
-        trained = Staged(**vars(trained), stages=stages, redraw=options.redraw)
-    about = {
-        name: getattr(options, name)
-        for name in ("parts", "op", "weights", "then", "redraw", "offsets", "base", "constraint")
-    }
+    trained = Surest(
+        **vars(trained),
+        stages=tuple((share, composed(then, None)) for share, then in stages),
+        redraw=options.redraw,
+        claims=claims(found[len(names) :], others),
+        draws=options.draws,
+    )
+    keys = ("parts", "op", "weights", "then", "redraw", "draws", "claim", "offsets", "base")
+    about = {key: getattr(options, key) for key in (*keys, "constraint")}
     run(options, trained, about=about)
+
+
+def claims(energies: Sequence[Energy], rivals: Sequence[int]) -> tuple[Claim, ...]:
+    """Return the claims whose energies come one behind another, each before its rivals."""
+    found = iter(energies)
+    return tuple(Claim(next(found), [next(found) for _ in range(n)]) for n in rivals)
 
 
 def check(options: argparse.Namespace, rivals: Sequence[int]) -> None:
@@ -226,6 +241,14 @@ def check(options: argparse.Namespace, rivals: Sequence[int]) -> None:
         raise UserError(f"--weights of or must be positive, not {min(options.weights)}")
     if options.op == "or" and options.then:
         raise UserError("--then: the energies of an `or` have one weight, their share")
+    at_least(options, draws=1)
+    if (options.draws > 1) != bool(options.claim):
+        raise UserError("--draws above 1 and --claim need each other: keep which of the draws?")
+    if options.draws > 1 and options.trajectory:
+        raise UserError("--trajectory shows one chain of an image; leave out --draws and --claim")
+    for claim, others in zip(options.claim, rather(options.claim)[1], strict=True):
+        if others == 0:
+            raise UserError(f"--claim {claim}: rather than what? Write CHECKPOINT:CLASS/OTHER")
     if options.redraw is not None and not 0 <= options.redraw <= 1:
         raise UserError(f"--redraw is a share of the steps, 0 to 1, not {options.redraw}")
     shares = [share for share, *_ in options.then]

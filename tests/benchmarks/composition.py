@@ -8,6 +8,10 @@ for it is
 
     python -m genconv.edit compose RUN:blue RUN:triangle/circle/square RUN:triangle \\
         --weights 2 1.3 0 --then 0.37 3 3 0 --then 0.89 0.3 0 1 --redraw 0.74
+
+and with `--draws 2`, which keeps the draw of which the energies are surest,
+
+        --draws 2 --claim RUN:blue/red/green/yellow/magenta/cyan --claim RUN:triangle/circle/square
 """
 
 import argparse
@@ -19,15 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from genconv import read
-from genconv.data.shape_sets import clean, has
+from genconv.data.shape_sets import KINDS, clean, has
 from genconv.data.shapes import SHAPES
 from genconv.energy import Given, Mixture
 from genconv.images import grid, save_png
 from genconv.progress import progress
 from genconv.sample import sample
 from genconv.tasks.balance import balance
+from genconv.tasks.claims import Claim, Surest
 from genconv.tasks.compose_command import combine, rather, shared, start_energies
-from genconv.tasks.stages import Staged
 
 UNSEEN = [("red", "circle"), ("green", "square"), ("blue", "triangle")]
 SEEN = [("blue", "circle"), ("red", "square"), ("green", "triangle")]
@@ -41,7 +45,7 @@ RATHER, OTHER, ALONE = (1.3, 3.0, 0.0), (2.0, 3.0, 0.3), (0.0, 0.0, 1.0)
 
 @dataclass(frozen=True)
 class Row:
-    """A composition and the attributes that count in it: one list for each share reported."""
+    """A composition, the attributes counted in each share reported, and those claimed."""
 
     kind: str
     op: str
@@ -49,6 +53,7 @@ class Row:
     claims: tuple[tuple[str, ...], ...]
     weights: tuple[float, ...] | None = None
     then: tuple[tuple[float, ...], ...] = ()
+    asked: tuple[str, ...] = ()
 
 
 def staged(names):
@@ -81,20 +86,28 @@ def rows(wanted):
         for names in group:
             parts, (first, *then) = staged(names)
             claims = (names, *((name,) for name in names))
-            found.append(Row(kind, "and", parts, claims, first, tuple(then)))
+            found.append(Row(kind, "and", parts, claims, first, tuple(then), names))
     for parts in [("red", "blue"), ("circle", "triangle")]:
         found.append(Row("or", "or", parts, tuple((p,) for p in parts)))
-    for parts, weights, end in [
-        (("red",), (1.0,), (0.0,)),
-        (("circle",), (1.0,), (0.0,)),
-        (("circle", "red"), (3.0, 1.0), (1.0, 0.0)),
-        (("square", "left"), (3.0, 2.0), (1.0, 0.0)),
+    for parts, weights, end, asked in [
+        (("red",), (1.0,), (0.0,), ()),
+        (("circle",), (1.0,), (0.0,), ()),
+        (("circle", "red"), (3.0, 1.0), (1.0, 0.0), ("circle",)),
+        (("square", "left"), (3.0, 2.0), (1.0, 0.0), ("square", "right")),
     ]:
-        found.append(Row("not", "not", parts, tuple((p,) for p in parts), weights, (weights, end)))
+        claims, then = tuple((p,) for p in parts), (weights, end)
+        found.append(Row("not", "not", parts, claims, weights, then, asked))
     return [row for row in found if wanted is None or row.kind in wanted]
 
 
-def compose(row, trained, seed):
+def claim(trained, name):
+    """Claim that images have an attribute rather than another of its kind."""
+    [kind] = (kind for kind in KINDS.values() if name in kind)
+    energies = {other: Given(trained.energy, trained.label(other)) for other in kind}
+    return Claim(energies.pop(name), list(energies.values()))
+
+
+def compose(row, trained, seed, draws=1):
     """Compose the energies of a row, as the command does."""
     names, rivals = rather([f"run:{part}" for part in row.parts])
     parts = [Given(trained.energy, trained.label(name.split(":")[1])) for name in names]
@@ -109,8 +122,13 @@ def compose(row, trained, seed):
         for weights in (row.weights, *row.then)
     )
     composed = replace(trained, energy=first, names=())
-    turns = zip(TURNS, then, strict=True) if then else ()
-    return Staged(**vars(composed), stages=tuple(turns), redraw=REDRAW)
+    return Surest(
+        **vars(composed),
+        stages=tuple(zip(TURNS, then, strict=True)),
+        redraw=REDRAW,
+        claims=tuple(claim(trained, name) for name in row.asked),
+        draws=draws if row.asked else 1,
+    )
 
 
 def main():
@@ -119,6 +137,7 @@ def main():
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of the chain (its own)")
+    parser.add_argument("--draws", type=int, default=1, help="of each image, the surest kept (1)")
     kinds = list(dict.fromkeys(row.kind for row in rows(None)))
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--pictures", type=Path, help="folder for a grid of each row")
@@ -129,7 +148,7 @@ def main():
         "kind", "composition", "weights", "share (and clean)", "clean", title=f"n={options.n}"
     )
     for row in progress(rows(options.kinds), "compositions"):
-        composed = compose(row, trained, options.seed)
+        composed = compose(row, trained, options.seed, options.draws)
         with torch.inference_mode():
             images = sample(composed, range(options.n), seed=options.seed, bf16=True)
         good = clean(images)

@@ -18,6 +18,7 @@ from genconv.sample import sample
 from genconv.sampling import Chain, draw_noise
 from genconv.seeds import stream
 from genconv.tasks.balance import balance
+from genconv.tasks.claims import Claim, Surest
 from genconv.tasks.compose_command import start_energies
 from genconv.tasks.constraints import class_of, hue, region
 from genconv.tasks.stages import Staged
@@ -168,6 +169,38 @@ def test_redrawing_goes_back_to_the_noise_of_a_time(draw, named):
     assert steps == [1, 2, 3, 4]
 
 
+def test_of_several_draws_the_surest_is_kept(draw, named):
+    trained = read(named, "cpu")
+    red, green, blue, base = (Given(trained.energy, label) for label in (0, 1, 2, None))
+    claims = ["--claim", f"{named}:red/green/blue", "--claim", f"{named}:blue/red"]
+    found = draw(f"{named}:red", f"{named}:blue", "--draws", 4, *claims)
+    generators = [stream(0, "image", i) for i in range(3)]
+    composed = replace(trained, energy=Product([red, blue], base=base), names=())
+    # one chain after another out of an image's own numbers
+    x = torch.stack([composed.sample(3, generator=generators) for _ in range(4)])
+    with torch.no_grad():
+        e = [torch.stack([energy(one) for one in x]) for energy in (red, green, blue)]
+    margin = torch.maximum(e[0] - torch.minimum(e[1], e[2]), e[2] - e[0])
+    kept = margin.argmin(0)
+    assert torch.equal(found, to_uint8(x[kept, torch.arange(3)]))
+    assert len(set(kept.tolist())) > 1
+
+
+def test_a_diverged_draw_is_never_the_surest(named):
+    trained = read(named, "cpu")
+    claim = Claim(Given(trained.energy, 0), [Given(trained.energy, 1)])
+    spoilt = iter([(0, 1), (0, 2)])
+
+    class Spoilt(Surest):
+        def start(self, n, **how):
+            x = super().start(n, **how)
+            x[list(next(spoilt))] = torch.nan
+            return x
+
+    x = Spoilt(**vars(trained), claims=(claim,), draws=2).sample(4)
+    assert x.flatten(1).isfinite().all(1).tolist() == [False, True, True, True]
+
+
 def test_checkpoints_are_joined_by_the_chain_of_the_first(draw, named, other):
     a, b = read(other, "cpu").energy, read(named, "cpu").energy
     energy = Product([a, Given(b, 1)])
@@ -269,6 +302,16 @@ def test_another_composition_does_not_go_on_with_the_rest_of_one(named, tmp_path
         (["{named}:0", "--redraw", "1.5"], "--redraw is a share"),
         (["{named}:0", "--then", "1.5", "1"], "--then begins with a share"),
         (["{named}:0", "--then", "0.5", "1", "--then", "0.4", "1"], "0 to 1 and rising"),
+        (["{named}:0", "--draws", "2"], "keep which of the draws"),
+        (["{named}:0", "--claim", "{named}:0/1"], "keep which of the draws"),
+        (["{named}:0", "--draws", "0"], "--draws must be at least 1"),
+        (["{named}:0", "--draws", "2", "--claim", "{named}:0"], "rather than what"),
+        (["{named}:0", "--draws", "2", "--claim", "{named}"], "rather than what"),
+        (["{named}:0", "--draws", "2", "--claim", "{named}:0/9"], "no class '9'"),
+        (
+            ["{named}:0", "--draws", "2", "--claim", "{named}:0/1", "--trajectory", "a.gif"],
+            "shows one chain",
+        ),
         (["{other}", "--op", "not"], "give --base"),
         (["{other}", "--weights", "0"], "all 0 leave nothing"),
         (["{other}", "--base", "{run}"], "--base .* is of images"),
