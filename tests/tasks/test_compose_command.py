@@ -93,6 +93,21 @@ def test_or_is_balanced_from_the_noise_on(draw, named, capsys):
         assert (again.float() - found.float()).abs().max() <= 1
 
 
+def test_an_or_begins_where_all_are_alike_over_the_noise(named):
+    trained = read(named, "cpu")
+    parts = [Given(trained.energy, 0), Given(trained.energy, 2)]
+    noise = torch.randn(4096, *trained.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        energies = torch.stack([part(noise) for part in parts])
+    # the command's own noise has 256 images
+    error = 5 * energies.std(1) / 16
+    found = torch.tensor(start_energies(trained, parts, 0))
+    assert ((found - energies.mean(1)).abs() < error).all()
+    assert (energies.mean(1).abs() > error).any()
+    moved = torch.tensor(start_energies(trained, parts, 0, [1.0, -2.0]))
+    assert torch.allclose(moved - found, torch.tensor([1.0, -2.0]), atol=1e-5)
+
+
 def test_offsets_move_the_boundary_of_an_or(draw, named):
     trained = read(named, "cpu")
     parts = [Given(trained.energy, 0), Given(trained.energy, 2)]
@@ -146,6 +161,16 @@ def test_weights_change_on_the_way(draw, named):
     staged = Staged(**vars(trained), stages=((0.4, base), (0.7, base)))
     staged.sample(2, generator=generators[:2], callback=lambda step, x: steps.append(step))
     assert steps == [1, 2, 3]
+
+
+def test_stages_keep_the_schedule_of_the_chain(named):
+    trained = read(named, "cpu")
+    chain = Chain(6, step_size=[(0, 0.01), (5, 0.3)], temperature=[(2, 0.0), (5, 0.1)])
+    trained = replace(trained, energy=Given(trained.energy, 0), chain=chain, names=())
+    staged = Staged(**vars(trained), stages=((0.34, trained.energy), (0.67, trained.energy)))
+    whole, parts = (one.sample(3, generator=[stream(0, i) for i in range(3)])
+                    for one in (trained, staged))  # fmt: skip
+    assert torch.equal(whole, parts)
 
 
 def test_redrawing_goes_back_to_the_noise_of_a_time(draw, named):

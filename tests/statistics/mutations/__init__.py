@@ -1,5 +1,6 @@
 """Ways to break genconv, each with the tests that must notice: see `tests.statistics.mutants`."""
 
-from tests.statistics.mutations import evaluation, sampling, thinking, training
+from tests.statistics.mutations import composition, evaluation, sampling, thinking, training
 
-MUTANTS = [*sampling.MUTANTS, *training.MUTANTS, *evaluation.MUTANTS, *thinking.MUTANTS]
+ROOMS = (sampling, training, evaluation, thinking, composition)
+MUTANTS = [mutant for room in ROOMS for mutant in room.MUTANTS]
