@@ -14,10 +14,11 @@ from torchmetrics.functional.image import (
 
 from genconv.images import to_uint8
 from genconv.seeds import stream
+from genconv.tasks.answers import lowest, overlapping
 from genconv.tasks.baselines import baselines
 from genconv.tasks.problems import Problem
 
-__all__ = ["coverage", "intersection_over_union", "judge", "judge_all", "lowest", "show"]
+__all__ = ["coverage", "intersection_over_union", "judge", "judge_all", "show"]
 
 
 def judge(estimate: Tensor, truth: Tensor, counted: Tensor) -> dict[str, float | None]:
@@ -107,11 +108,6 @@ def coverage(draws: Tensor, truth: Tensor, counted: Tensor, seed: int) -> dict[f
     }
 
 
-def lowest(draws: Tensor, energies: Tensor) -> Tensor:
-    """Return of each image the draw (N, C, *space) whose energy (N, D) is lowest."""
-    return draws[torch.arange(len(draws)), energies.argmin(1)]
-
-
 def agreement(draws: Tensor, energies: Tensor, truth: Tensor, counted: Tensor) -> float:
     """Return Spearman's rank correlation, over the images, of energy and squared error.
 
@@ -136,7 +132,7 @@ def judge_all(
     counted = problem.counted(len(truth))
     d = draws.shape[1]
     single = [judge(draws[:, i], truth, counted) for i in range(d)]
-    table = {f"mean of {d} draws": judge(draws.mean(1), truth, counted)}
+    table = {f"mean of {d} draws": judge(draws.mean(1), truth, counted)} if d > 1 else {}
     table["one draw"] = {
         name: None if single[0][name] is None else sum(one[name] for one in single) / d
         for name in single[0]
@@ -144,6 +140,10 @@ def judge_all(
     if d > 1:
         best = judge(lowest(draws, energies), truth, counted)
         table[f"lowest energy of {d} draws"] = best
+    if bool((truth.abs() == 1).all()):
+        table["largest expected overlap"] = judge(
+            overlapping(draws.mean(1), counted), truth, counted
+        )
     for name, estimate in baselines(task, problem, measured, truth, examples).items():
         table[name] = judge(estimate, truth, counted)
     out = {"table": table}

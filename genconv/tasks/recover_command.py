@@ -20,6 +20,7 @@ from genconv.files import replacing
 from genconv.progress import progress
 from genconv.render import check_bodies
 from genconv.seeds import stream
+from genconv.tasks.answers import ANSWERS, choose
 from genconv.tasks.baselines import restoration
 from genconv.tasks.judging import judge_all, show
 from genconv.tasks.pictures import plot_coverage
@@ -80,8 +81,8 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     add("--root", type=Path, default=Path("data"), help="where downloads lie or go (data)")
     add("-n", type=int, default=64, help="images, the first of the set, at most (64)")
     add("--draws", type=int, default=8, help="answers for each image (8)")
-    add("--answer", choices=["mean", "lowest"], default="mean", help="which image is the answer: "
-        "the mean of the draws, or the draw of lowest energy (mean)")  # fmt: skip
+    answers = "; ".join(f"{name}, {what}" for name, what in ANSWERS.items())
+    add("--answer", choices=list(ANSWERS), default="mean", help=f"{answers} (mean)")
     add("--seed", type=int, default=0, help="draw d of image i depends on (seed, i, d) only (0)")
     add("--label", type=int, help="class of all images, of a conditional energy")
     add("--steps", type=int, help="Langevin steps, or how long to think (the checkpoint's own)")
@@ -256,9 +257,10 @@ def main(task: str, args: list[str]) -> None:
                 covered = {float(p): share for p, share in report["coverage"].items()}
                 plot_coverage(options.out / "calibration.png", covered)
             show(task, report)
-        publish(options.out, problem, measured, truth, draws, energies, options.answer)
+        chosen = choose(options.answer, draws, energies, problem.counted(len(draws)))
+        publish(options.out, problem, measured, truth, draws, energies, options.answer, chosen)
         if options.render:
-            render(options.out, problem, measured, truth, draws)
+            render(options.out, problem, measured, truth, draws, options.answer, chosen)
         with replacing(options.out / "report.json") as part:
             part.write_text(json.dumps(report, indent=2) + "\n")
         work.remove()

@@ -8,7 +8,6 @@ from torch import Tensor
 from genconv.files import replacing
 from genconv.images import save_gif, save_png, to_uint8
 from genconv.render import VIEWS, plot_voxels
-from genconv.tasks.judging import lowest
 from genconv.tasks.pictures import plot_recovery
 from genconv.tasks.problems import Problem
 
@@ -16,11 +15,17 @@ __all__ = ["publish", "render"]
 
 
 def render(
-    out: Path, problem: Problem, measured: Tensor, truth: Tensor | None, draws: Tensor
+    out: Path,
+    problem: Problem,
+    measured: Tensor,
+    truth: Tensor | None,
+    draws: Tensor,
+    answer: str,
+    chosen: Tensor,
 ) -> None:
     """Draw bodies as `plot_recovery` does images, without their spread."""
     columns = {} if truth is None else {"truth": truth}
-    columns |= {"observed": problem.seen(measured), "draw 1": draws[:, 0], "mean": draws.mean(1)}
+    columns |= {"observed": problem.seen(measured), "draw 1": draws[:, 0], answer: chosen}
     plot_voxels(out / "render.png", {k: to_uint8(x) for k, x in columns.items()}, VIEWS[:1])
 
 
@@ -32,6 +37,7 @@ def publish(
     draws: Tensor,
     energies: Tensor,
     answer: str,
+    chosen: Tensor,
 ) -> None:
     """Write results.npz, the answers as pictures where they are such, and before and after.
 
@@ -42,7 +48,6 @@ def publish(
         return np.ascontiguousarray(x.movedim(axis, -1).numpy())
 
     mean = draws.mean(1)
-    chosen = mean if answer == "mean" else lowest(draws, energies)
     arrays = {
         "images": last(to_uint8(chosen)),
         "mean": last(mean),

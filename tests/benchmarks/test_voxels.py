@@ -1,26 +1,8 @@
-"""What the table of voxels decides without the truth, against all that it could have decided."""
-
-from itertools import product
+"""The regression that missing voxels are compared with."""
 
 import torch
 
-from tests.benchmarks.voxels import likeliest, regressed
-
-
-def test_no_other_body_has_a_larger_expected_iou():
-    estimate = 2 * torch.rand(5, 1, 2, 2, 3, generator=torch.Generator().manual_seed(0)) - 1
-    counted = torch.ones_like(estimate, dtype=torch.bool)
-    counted[..., -1] = False
-    found = likeliest(estimate, counted) > 0
-    assert not found[~counted].any()
-    for x, one, seen in zip(estimate, found, counted, strict=True):
-        p = (1 + x[seen]) / 2
-
-        def expected(body, p=p):
-            return float((p * body).sum() / (body.sum() + (p * ~body).sum()))
-
-        bodies = (torch.tensor(body) for body in product([False, True], repeat=len(p)))
-        assert expected(one[seen]) >= max(expected(body) for body in bodies) - 1e-6
+from tests.benchmarks.voxels import regressed
 
 
 def test_the_regression_knows_what_depends_on_the_known():

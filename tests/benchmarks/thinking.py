@@ -22,7 +22,8 @@ from genconv.images import from_uint8, grid, save_png, to_uint8
 from genconv.progress import progress
 from genconv.sampling.gradient import energy_and_gradient
 from genconv.seeds import stream
-from genconv.tasks.judging import agreement, lowest
+from genconv.tasks.answers import lowest
+from genconv.tasks.judging import agreement
 from genconv.tasks.think import think
 
 SHOWN = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)

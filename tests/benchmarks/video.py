@@ -129,9 +129,10 @@ def recovered(folders):
     found = {}
     for folder in folders:
         table = json.loads((Path(folder) / "report.json").read_text())["table"]
-        rows = {name: row["psnr"] for name, row in table.items() if name != "one draw"}
-        # the first row is that of the mean of the draws
-        found[str(folder)] = dict(zip(["energy", *list(rows)[1:]], rows.values(), strict=True))
+        # the first row is that of the mean of the draws, or of the one there is
+        first, *others = (name for name in table if not name.startswith("lowest"))
+        names = {"energy": first} | {name: name for name in others if name != "one draw"}
+        found[str(folder)] = {name: table[row]["psnr"] for name, row in names.items()}
     return found
 
 

@@ -36,6 +36,7 @@ from genconv.eval import activations, extract
 from genconv.files import replacing
 from genconv.images import from_uint8, to_uint8
 from genconv.render import VIEWS, plot_voxels
+from genconv.tasks.answers import overlapping
 from genconv.tasks.baselines import baselines
 from genconv.tasks.judging import intersection_over_union
 from genconv.tasks.measurement import shrinking
@@ -74,20 +75,6 @@ def best_threshold(estimate, truth, counted):
     """The largest mean IoU that some threshold gives."""
     tried = torch.linspace(-0.95, 0.95, 39)
     return max(float(intersection_over_union(estimate - t, truth, counted).mean()) for t in tried)
-
-
-def likeliest(estimate, counted):
-    """Return the bodies, -1 and 1, of largest expected IoU if voxels are solid by (1 + x) / 2.
-
-    It is the largest ratio of expected intersection to expected union, for each body its own.
-    """
-    solid = ((1 + estimate.clamp(-1, 1)) / 2 * counted).flatten(1).double()
-    ordered, order = solid.sort(dim=1, descending=True, stable=True)
-    both = ordered.cumsum(1)
-    sizes = torch.arange(1, both.shape[1] + 1)
-    best = (both / (sizes + solid.sum(1, keepdim=True) - both)).argmax(1, keepdim=True)
-    chosen = order.argsort(1) <= best
-    return torch.where(chosen, 1.0, -1.0).view_as(estimate)
 
 
 def regressed(missing, truth, examples):
@@ -142,14 +129,14 @@ def dialled(task, option, truth, examples, mean, picture):
     for name in names:
         if name in found:
             rows[f"{name}, best threshold"] = best_threshold(found[name], truth, counted)
-            decided = intersection_over_union(likeliest(found[name], counted), truth, counted)
+            decided = intersection_over_union(overlapping(found[name], counted), truth, counted)
             rows[f"{name}, largest expected IoU"] = float(decided.mean())
             if task == "upscale":
                 rows[f"{name}, as many"] = as_many(found[name], truth, int(option))
     columns = {
         "truth": truth,
         "observed": problem.seen(problem.degrade(truth, 0)),
-        "energy": torch.where(counted, likeliest(mean, counted), truth),
+        "energy": overlapping(mean, counted),
         "nearest": found["nearest example"],
     }
     plot_voxels(picture, {name: to_uint8(x) for name, x in columns.items()}, VIEWS[:1])

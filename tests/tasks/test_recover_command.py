@@ -334,6 +334,17 @@ def test_bodies_are_compared_with_examples_and_rendered(edit, voxels, tmp_path):
     assert report["table"]["nearest example"]["iou"] == 1
     assert report["table"]["mean of the examples"]["iou"] < 1
     assert "IoU" in printed
+    arrays, report, _ = edit("inpaint", *args, "--answer", "overlap", "--overwrite",
+                             checkpoint=checkpoint)  # fmt: skip
+    hidden = holes("box", 2, (4, 8, 8)).numpy()
+    truth, found = (x.numpy() > 0 for x in (arrays["truth"], arrays["images"].float() - 127))
+    assert (truth == found)[~hidden].all()
+    both, either = (
+        (f(truth, found) & hidden).sum((1, 2, 3, 4)) for f in (np.logical_and, np.logical_or)
+    )
+    iou = report["table"]["largest expected overlap"]["iou"]
+    assert iou == pytest.approx((both / either).mean())
+    assert report["answer"] == "overlap"
     with Image.open(tmp_path / "out" / "render.png") as image:
         assert image.width > image.height
 

@@ -79,10 +79,18 @@ TASK = [
 ]  # fmt: skip
 
 JUDGING = [
-    ("the highest energy wins", "energies.argmin(1)", "energies.argmax(1)",
-     "tasks/test_judging.py::test_the_lowest_energy_chooses_and_its_order_is_compared_with_that_of_errors"),
     ("hidden errors count", " * counted[:, None]).flatten(2)", ").flatten(2)",
-     "tasks/test_judging.py::test_the_lowest_energy_chooses_and_its_order_is_compared_with_that_of_errors"),
+     "tasks/test_judging.py::test_the_order_of_energies_is_compared_with_that_of_errors"),
+]  # fmt: skip
+
+ANSWERS = [
+    ("the highest energy wins", "energies.argmin(1)", "energies.argmax(1)",
+     "tasks/test_answers.py::test_each_name_has_its_answer"),
+    ("black values are no part of the union", "(sizes + p.sum(1, keepdim=True) - both)", "sizes",
+     "tasks/test_answers.py::test_no_other_body_has_a_larger_expected_overlap"),
+    ("what is known is cut too", "return torch.where(counted, torch.where(white, 1.0, -1.0), mean)",
+     "return torch.where(white, 1.0, -1.0)",
+     "tasks/test_answers.py::test_no_other_body_has_a_larger_expected_overlap"),
 ]  # fmt: skip
 
 MUTANTS = [
@@ -90,7 +98,7 @@ MUTANTS = [
     for file, group in [
         ("training/unroll.py", UNROLL), ("training/thinking.py", TRAINING),
         ("energy/transformer.py", ENERGY),
-        ("tasks/think.py", TASK), ("tasks/judging.py", JUDGING),
+        ("tasks/think.py", TASK), ("tasks/judging.py", JUDGING), ("tasks/answers.py", ANSWERS),
     ]
     for name, old, new, test in group
 ]  # fmt: skip
