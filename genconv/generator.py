@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from genconv.energy.convnet import CONVOLUTIONS
+from genconv.energy.convolution import CONVOLUTIONS
 from genconv.energy.energy import Described, widen
 from genconv.errors import UserError
 from genconv.sampling import Chain, Generators, draw_noise

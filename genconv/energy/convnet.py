@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from genconv.energy.convolution import CONVOLUTIONS
 from genconv.energy.energy import Energy, widen
 from genconv.energy.twice import SiLU
 
 __all__ = ["GenerativeConvNet"]
-
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class GenerativeConvNet(Energy):

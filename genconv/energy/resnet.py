@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from genconv.energy.convolution import Conv2d
 from genconv.energy.energy import Energy, widen
 
 __all__ = ["ResNetEnergy"]
@@ -40,7 +41,7 @@ class ResNetEnergy(Energy):
         super().__init__()
         norm = spectral_norm if spectral else nn.Identity()
         self.classes = classes
-        self.stem = norm(nn.Conv2d(channels, widths[0], 3, padding=1))
+        self.stem = norm(Conv2d(channels, widths[0], 3, padding=1))
         self.blocks = nn.ModuleList()
         for before, width in zip([widths[0], *widths], widths, strict=False):
             self.blocks.append(Block(before, width, classes, norm, halve=True))
@@ -68,16 +69,14 @@ class Block(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleList(
             [
-                norm(nn.Conv2d(before, width, 3, padding=1)),
-                norm(nn.Conv2d(width, width, 3, padding=1)),
+                norm(Conv2d(before, width, 3, padding=1)),
+                norm(Conv2d(width, width, 3, padding=1)),
             ]
         )
         # a zero start for the branch: a fresh block is nearly the identity
         if isinstance(norm, nn.Identity):
             nn.init.normal_(self.convolutions[1].weight, std=1e-5)
-        self.skip = (
-            nn.Identity() if before == width else norm(nn.Conv2d(before, width, 1, bias=False))
-        )
+        self.skip = nn.Identity() if before == width else norm(Conv2d(before, width, 1, bias=False))
         self.modulations = nn.ModuleList(Modulation(classes, width) for _ in range(2))
         self.halve = halve
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from genconv.energy.convnet import CONVOLUTIONS
+from genconv.energy.convolution import CONVOLUTIONS
 from genconv.energy.energy import Energy, widen
 from genconv.energy.twice import GroupNorm, SiLU
 
