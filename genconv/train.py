@@ -14,9 +14,10 @@ from torch import nn
 
 from genconv.checkpoint import read
 from genconv.data import ImageData
+from genconv.energy import Energy
 from genconv.errors import UserError, command
 from genconv.files import lock
-from genconv.training import EnergyModule, SaveLast
+from genconv.training import EnergyMatching, EnergyModule, SaveLast
 from genconv.training.cli import TrainCLI, split_flags
 from genconv.training.judge import Judge
 
@@ -52,6 +53,8 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
         ) from error
     finally:
         module.energy.train()
+    if isinstance(module, EnergyMatching) and module.unlabelled:
+        check_unlabelled(module.energy, data.shape)
     if energy.shape != (1,):
         raise UserError(f"{type(module.energy).__name__} gives {tuple(energy.shape)}, not (N,)")
     if (generator := module.trained(data.shape).generator) is not None:
@@ -62,6 +65,18 @@ def check_shapes(module: EnergyModule, data: ImageData) -> None:
                 f"the generator makes images of shape {tuple(made.shape[1:])}, and those of "
                 f"{data.name} have {data.shape}; give --model.generator.shape"
             )
+
+
+def check_unlabelled(energy: Energy, shape: tuple[int, ...]) -> None:
+    """Raise a UserError for an energy that has no E(x) of its own for label -1."""
+    try:
+        with torch.no_grad():
+            energy(torch.zeros(1, *shape), torch.tensor([-1]))
+    except (IndexError, RuntimeError) as error:
+        raise UserError(
+            f"--model.unlabelled: {type(energy).__name__} has no energy of its own for images "
+            "without a label; UNetEnergy with classes has"
+        ) from error
 
 
 def check_same(module: EnergyModule, data: ImageData, checkpoint: Path) -> None:

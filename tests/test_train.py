@@ -302,6 +302,23 @@ def test_a_buffer_smaller_than_a_batch_is_named_before_anything_is_written(tmp_p
     assert "40" in message
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("trim", "10", "0 <= trim < 1"),
+        ("unlabelled", "-0.1", "0 <= unlabelled <= 1"),
+        ("unlabelled", "0.2", "has no energy of its own for images without a label"),
+        ("energy.strides", "[1,2]", "widths need as many strides, not 2"),
+        ("energy.kernels", "[3,3,3,3,3,3,3]", "widths need as many kernels, not 7"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_hours_have_gone(tmp_path, flag, value, words):
+    config = ["--config", "digits_joint", f"--model.{flag}", value]
+    with pytest.raises(UserError, match=words):
+        main([*config, "--runs", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
+
+
 def test_classes_need_labels_and_enough_classes(tmp_path):
     (tmp_path / "classes.yaml").write_text(RESNET)
     np.savez(tmp_path / "bare.npz", images=np.zeros((9, 8, 8, 1), np.uint8))

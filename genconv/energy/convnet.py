@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from genconv.energy.convolution import CONVOLUTIONS
 from genconv.energy.energy import Energy, widen
 from genconv.energy.twice import SiLU
+from genconv.errors import UserError
 
 __all__ = ["GenerativeConvNet"]
 
@@ -38,6 +39,9 @@ class GenerativeConvNet(Energy):
         silent: begin with a network's part that is 0 everywhere, for objectives without chains.
         classes: number of classes; None for an unconditional energy.
 
+    Raises:
+        UserError: there are not as many kernels, strides or paddings as widths.
+
     References:
         Xie, Lu, Zhu, Wu: A Theory of Generative ConvNet, 2016, https://arxiv.org/abs/1602.03264;
         Grathwohl et al. (classifiers): https://arxiv.org/abs/1912.03263
@@ -67,9 +71,12 @@ class GenerativeConvNet(Energy):
             paddings = [[k // 2 for k in size] for size in sizes]
         elif isinstance(paddings, int):
             paddings = [paddings] * len(widths)
+        for name, values in {"kernels": sizes, "strides": strides, "paddings": paddings}.items():
+            if len(values) != len(widths):
+                raise UserError(f"{len(widths)} widths need as many {name}, not {len(values)}")
         layers: list[nn.Module] = []
         for inputs, width, *shape in zip(
-            [channels, *widths], widths, sizes, strides, paddings, strict=False
+            [channels, *widths[:-1]], widths, sizes, strides, paddings, strict=True
         ):
             shape = [v if isinstance(v, int) else tuple(v) for v in shape]
             layers += [convolution(inputs, width, *shape), SiLU()]

@@ -97,7 +97,7 @@ class EnergyTransformer(Energy):
             y = x.new_zeros(len(x), self.context, *x.shape[2:])
         tokens = self.embed(self._patches(y if self.blind else torch.cat([x, y], 1)))
         places = [side // self.patch for side in x.shape[2:]]
-        tokens = tokens + positions(places, tokens.shape[-1]).to(tokens)
+        tokens = tokens + positions(places, tokens.shape[-1], tokens.device).to(tokens)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)
@@ -173,12 +173,13 @@ class Block(nn.Module):
         return tokens + self.perceptron(self.think(tokens))
 
 
-def positions(places: list[int], width: int) -> Tensor:
+def positions(places: list[int], width: int, device: torch.device | None = None) -> Tensor:
     """Return sines and cosines (patches, width) of the places of a grid, of any size.
 
     Every axis has its own share of the width, and wavelengths of 2π to 200π patches.
     """
-    rates = torch.logspace(0, -2, width // (2 * len(places)))
-    axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in places], indexing="ij")
+    rates = torch.logspace(0, -2, width // (2 * len(places)), device=device)
+    sides = [torch.arange(n, dtype=torch.float32, device=device) for n in places]
+    axes = torch.meshgrid(*sides, indexing="ij")
     waves = [f(axis.flatten()[:, None] * rates) for axis in axes for f in (torch.sin, torch.cos)]
     return torch.cat(waves, 1)

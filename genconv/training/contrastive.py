@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from genconv.energy import Energy
 from genconv.errors import UserError
-from genconv.sampling import Chain, Knots, draw_noise, frozen, value_at
+from genconv.sampling import Chain, Knots, draw_noise, frozen
 from genconv.training.augment import augment
 from genconv.training.canvas import canvas_shape, draw_tiles
 from genconv.training.module import EnergyModule
@@ -118,7 +118,7 @@ class ContrastiveDivergence(EnergyModule):
         gap = e_data.mean() - e_chains.mean()
         loss = gap + self.alpha * (e_data.square().mean() + e_chains.square().mean())
         if self.kl or self.entropy:
-            moved = last_step(self.energy, negative, y, value_at(self.chain.step_size, self.k))
+            moved = last_step(self.energy, negative, y, self.chain)
             with frozen(self.energy):
                 energies = self.energy(moved) if y is None else self.energy(moved, y)
             loss = loss + self.kl * energies.mean() - self.entropy * entropy(moved, negative)
@@ -183,12 +183,14 @@ def classification(
     return F.cross_entropy(-energies / temperature, y), right
 
 
-def last_step(energy: Energy, x: Tensor, y: Tensor | None, step_size: float) -> Tensor:
-    """Take a noiseless Langevin step from x whose end still depends on the energy's parameters."""
+def last_step(energy: Energy, x: Tensor, y: Tensor | None, chain: Chain) -> Tensor:
+    """Take a noiseless step from x, as the chain goes on, whose end depends on the parameters."""
     x = x.detach().requires_grad_()
     energies = energy(x) if y is None else energy(x, y)
     (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=True)
-    return x - step_size * gradient
+    if chain.gradient_clip is not None:
+        gradient = gradient.clamp(-chain.gradient_clip, chain.gradient_clip)
+    return x - chain.continued(1).step_size * gradient
 
 
 def entropy(x: Tensor, others: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ class EnergyMatching(EnergyModule):
         seed: int = 0,
         classify: float = 0.0,
     ) -> None:
+        if not (0 <= trim < 1 and 0 <= unlabelled <= 1):
+            raise UserError("trim and unlabelled are shares: 0 <= trim < 1, 0 <= unlabelled <= 1")
         if classify:
             needs_classes(energy)
             if not chain.continued(1).temperature > 0:

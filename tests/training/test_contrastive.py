@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,10 +133,14 @@ def test_acceptance_is_logged_at_every_tenth_update_and_changes_nothing(quadrati
 
 def test_kl_term_reaches_the_weights_only_through_the_last_step(quadratic):
     x = torch.ones(3, 2)
-    moved = last_step(quadratic, x, None, 0.25)
+    # the step that the chain goes on with
+    chain = Chain(step_size=[(0, 0.9), (100, 0.25)], temperature=0.0)
+    moved = last_step(quadratic, x, None, chain)
     torch.testing.assert_close(moved, 0.75 * x)
     (gradient,) = torch.autograd.grad(moved.sum(), quadratic.theta)
     torch.testing.assert_close(gradient, torch.full((2,), 3 * 0.25))
+    moved = last_step(quadratic, x, None, replace(chain, gradient_clip=0.4))
+    torch.testing.assert_close(moved, 0.9 * x)
     cd = module(quadratic, start="data", k=1, kl=1.0, chain=Chain(step_size=0.25, temperature=0.0))
     cd.training_step((x, None), 0).backward()
     # CD: -(1 - .75) ; KL: moved twice, .75² of x, times dmoved/dθ = .25

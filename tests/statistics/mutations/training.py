@@ -21,7 +21,7 @@ CONTRASTIVE = [
      CD + "test_noise_on_the_data_has_its_scale"),
     ("the last step has no graph", "create_graph=True", "create_graph=False",
      CD + "test_kl_term_reaches_the_weights_only_through_the_last_step"),
-    ("the last step goes uphill", "return x - step_size * gradient", "return x + step_size * gradient",
+    ("the last step goes uphill", "return x - chain.continued(1)", "return x + chain.continued(1)",
      CD + "test_kl_term_reaches_the_weights_only_through_the_last_step"),
     ("the KL term lets the energy itself learn",
      "            with frozen(self.energy):\n                energies",
