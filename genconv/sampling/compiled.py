@@ -13,9 +13,10 @@ __all__ = ["compile_gradient", "compiled_gradient"]
 
 log = logging.getLogger(__name__)
 
-# Every shape is compiled for itself, which takes from seconds to minutes: those of the long chains
-# come first, and few chains that begin anew in an update are not worth it.
-SHAPES = 2
+# Every shape is compiled for itself, which takes from seconds to minutes. Training asks in this order
+# for the sample grid's, the buffer's when it is filled, the few chains that begin anew in an update,
+# and the update's own.
+SHAPES = 4
 
 _chosen: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 
@@ -24,7 +25,7 @@ def compile_gradient(energy: nn.Module) -> None:
     """Let every chain of an energy compute its gradient by a function that `torch.compile` makes.
 
     Forward and backward pass become one graph, without the tape that autograd keeps between them;
-    on a GPU it is replayed as a CUDA graph. The first two shapes of chains are compiled, when they
+    on a GPU it is replayed as a CUDA graph. The first four shapes of chains are compiled, when they
     are first seen; others go on as before, and so does all where compilation fails, after a line in
     the log.
 
