@@ -13,9 +13,9 @@ __all__ = ["compile_gradient", "compiled_gradient"]
 
 log = logging.getLogger(__name__)
 
-# Every shape is compiled for itself, which takes from seconds to minutes. Training asks in this order
-# for the sample grid's, the buffer's when it is filled, the few chains that begin anew in an update,
-# and the update's own.
+# Every shape is compiled for itself, which takes from seconds to minutes. Training asks in this
+# order for the sample grid's, the buffer's when it is filled, the few chains that begin anew in an
+# update, and the update's own.
 SHAPES = 4
 
 _chosen: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
