@@ -19,6 +19,7 @@ from genconv.gallery import MOVING, publish, tiled
 from genconv.images import save_gif, to_uint8
 from genconv.memory import Bites
 from genconv.persistent import persistent_chains
+from genconv.precision import affordable
 from genconv.progress import progress
 from genconv.ranks import ranks
 from genconv.render import check_bodies
@@ -139,7 +140,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
                         help="no new chains, but those of the run's replay buffer as they are, "
                         "-n of them at most")  # fmt: skip
     add_flags(parser)
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    options.precision = affordable(options.precision, options.device)
+    return options
 
 
 def check(options: argparse.Namespace, trained: Trained, label: int | None = None) -> None:

@@ -29,6 +29,7 @@ from genconv.eval.quality_sources import (
 from genconv.eval.shards import parse_shard, part
 from genconv.files import replacing
 from genconv.images import grid, save_png
+from genconv.precision import affordable
 from genconv.ranks import Ranks, ranks
 
 __all__ = ["main"]
@@ -77,7 +78,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=256, help=f"images at once, at most {BLOCK} (256)")
     add("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
     add("--root", type=Path, default=Path("data"), help="where downloads lie or go (data)")
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    options.precision = affordable(options.precision, options.device)
+    return options
 
 
 def check(options: argparse.Namespace) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from genconv.errors import UserError, at_least
 from genconv.eval.features import extract, load_extractor
 from genconv.eval.frechet import Moments, frechet_distance
 from genconv.files import replacing
+from genconv.precision import affordable
 from genconv.progress import progress
 from genconv.sample import sample
 
@@ -168,7 +169,9 @@ def parse(args: list[str]) -> argparse.Namespace:
     add("--precision", choices=["32", "bf16"], default="32", help="of gradients")
     add("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
     add("--folder", type=Path, required=True, help="where steps.json and steps.png go")
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    options.precision = affordable(options.precision, options.device)
+    return options
 
 
 def main(args: list[str]) -> None:

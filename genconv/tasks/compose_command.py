@@ -11,6 +11,7 @@ from genconv.checkpoint import Trained, read
 from genconv.energy import Energy, Given, Mixture, Product
 from genconv.energy.compose import mean_energies
 from genconv.errors import UserError, at_least
+from genconv.precision import affordable
 from genconv.sample import add_flags, run
 from genconv.sampling import Chain, value_at
 from genconv.seeds import stream
@@ -154,7 +155,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
                         "class=FILE.safetensors:LABEL, with *WEIGHT (5; 10 for a class) behind it; "
                         "may be given several times")  # fmt: skip
     add_flags(parser)
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    options.precision = affordable(options.precision, options.device)
+    return options
 
 
 def find_base(options: argparse.Namespace, sources: Sequence[Trained]) -> Energy | None:

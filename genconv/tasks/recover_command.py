@@ -17,6 +17,7 @@ from genconv.data.guess import guess
 from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
+from genconv.precision import affordable
 from genconv.progress import progress
 from genconv.render import check_bodies
 from genconv.seeds import stream
@@ -92,7 +93,9 @@ def parse(task: str, args: list[str]) -> argparse.Namespace:
     add("--precision", choices=["32", "bf16"], default="32", help="of gradients")
     add("--device", help="cuda, cpu, ... (the first GPU, else the CPU)")
     add("--overwrite", action="store_true", help="replace what is in OUT")
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    options.precision = affordable(options.precision, options.device)
+    return options
 
 
 def check(task: str, options: argparse.Namespace, trained: Trained) -> None:

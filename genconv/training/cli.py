@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -11,6 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from genconv.data import ImageData
 from genconv.errors import UserError
+from genconv.precision import affordable
 from genconv.sampling import compile_gradient
 from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.guard import Guard
@@ -149,6 +151,11 @@ class TrainCLI(LightningCLI):
         if self.config.trainer.strategy == "fsdp":
             kwargs["strategy"] = Sharded()
         kwargs["plugins"] = [*(self.config_init.trainer.plugins or []), WholeCheckpointIO()]
+        accelerator, precision = self.config.trainer.accelerator, self.config.trainer.precision
+        if accelerator == "auto" and not torch.accelerator.is_available():
+            accelerator = "cpu"
+        if accelerator == "cpu" and precision is not None:
+            kwargs["precision"] = affordable(str(precision), "cpu")
         return super().instantiate_trainer(**kwargs)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genconv.checkpoint import Trained
 from genconv.energy import Energy
+from genconv.precision import has_bfloat16
 from genconv.sampling import (
     Chain,
     Generators,
@@ -44,7 +45,8 @@ class EnergyModule(pl.LightningModule):
         settle: run a new chain to its end before it enters the buffer, not enter it as noise.
         lr: learning rate, a number or (update, value) knots.
         betas: decay rates of Adam's moments.
-        bf16_chains: compute the chains' gradients in bfloat16; their state stays float32.
+        bf16_chains: compute the chains' gradients in bfloat16, on devices that have it; their state
+            stays float32.
         seed: of the chains and the buffer.
         optimizer: `adam`, or `sgd`, plain steps along the gradient.
     """
@@ -68,7 +70,7 @@ class EnergyModule(pl.LightningModule):
         self.buffer_size, self.restart, self.settle = buffer_size, restart, settle
         self.lr, self.betas, self.lr_scale = lr, betas, 1.0
         self.optimizer = optimizer
-        self.bf16_chains, self.seed = bf16_chains, seed
+        self.bf16_wanted, self.seed = bf16_chains, seed
         self.shape: tuple[int, ...] | None = None
         self.names: tuple[str, ...] = ()
         # Both come to be in training, on its device, and not here: weight averaging copies the
@@ -106,6 +108,11 @@ class EnergyModule(pl.LightningModule):
         """
         trained = self.trained(tuple(batch[0].shape[1:]))
         return trained.sample(n, generator=generator, callback=callback, bf16=self.bf16_chains)
+
+    @property
+    def bf16_chains(self) -> bool:
+        """Whether the chains' gradients are computed in bfloat16."""
+        return self.bf16_wanted and has_bfloat16(self.device)
 
     @property
     def uses_buffer(self) -> bool:
