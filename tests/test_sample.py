@@ -232,6 +232,7 @@ def test_what_was_cut_short_goes_on(draw, run, tmp_path, monkeypatch, batches, o
 )
 def test_the_rest_of_another_job_is_not_touched(run, tmp_path, monkeypatch, option, named):
     args = [str(run), "-n", "10", "--out", str(tmp_path / "a.npz"), "--device", "cpu"]
+    monkeypatch.setattr("genconv.precision.has_bfloat16", lambda device: True)
     interrupted(monkeypatch, 1, *args, "--batch-size", 3)
     before = {path.name: path.read_bytes() for path in (tmp_path / "a.npz.part").iterdir()}
     with pytest.raises(UserError, match=named) as error:

@@ -174,7 +174,8 @@ def flight(tmp_path):
         *("--config", "video_background", "--data.name", str(tmp_path / "seen.npz")),
         *("--data.size", "8", "--model.hidden", str(tmp_path / "mask.gif"), "--name", "flight"),
         *("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-        *("--model.energy.widths", "[4, 4]", "--runs", str(tmp_path / "runs")),
+        *("--model.energy.widths", "[4, 4]", "--model.energy.strides", "[1, 2]"),
+        *("--runs", str(tmp_path / "runs")),
         *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
     ]
     return tmp_path, flags, truth, mask
