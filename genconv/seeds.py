@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-__all__ = ["derive", "stream"]
+__all__ = ["derive", "put_back", "stream"]
 
 
 def derive(seed: int, *place: int | str) -> int:
@@ -20,3 +20,14 @@ def derive(seed: int, *place: int | str) -> int:
 def stream(seed: int, *place: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator on `device`, seeded by `derive(seed, *place)`."""
     return torch.Generator(device).manual_seed(derive(seed, *place))
+
+
+def put_back(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Let a generator go on from a state, or leave it where that is another kind of device's.
+
+    Args:
+        generator: on any device.
+        state: what `get_state` of this or another generator returned.
+    """
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state.cpu())

@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+# `pytest -n 2`: two processes whose threads wait for each other's cores take longer than one. Set
+# before torch comes, and for the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

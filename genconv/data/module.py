@@ -13,7 +13,7 @@ from genconv.data.load import load_images
 from genconv.data.order import BatchOrder, IndexLoader
 from genconv.errors import UserError
 from genconv.images import from_uint8
-from genconv.seeds import stream
+from genconv.seeds import put_back, stream
 
 __all__ = ["ImageData"]
 
@@ -213,9 +213,7 @@ class ImageData(LightningDataModule):
         if self._generator is None or self._generator.device.type != device.type:
             self._generator = stream(self.seed, "data", self._rank, device=device)
             if self._generator_state is not None:
-                # a state from another kind of device does not fit: this is a new stream then
-                if len(self._generator_state) == len(self._generator.get_state()):
-                    self._generator.set_state(self._generator_state)
+                put_back(self._generator, self._generator_state)
                 self._generator_state = None
         if self._images is None or self._placed != device:
             self._placed = device

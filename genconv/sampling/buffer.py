@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genconv.images import from_uint8, to_uint8
+from genconv.seeds import put_back
 
 __all__ = ["Draw", "ReplayBuffer"]
 
@@ -134,19 +135,26 @@ class ReplayBuffer:
 
     @classmethod
     def from_state_dict(
-        cls, state: dict[str, Any], device: torch.device | str = "cpu"
+        cls, state: dict[str, Any], device: torch.device | str = "cpu", *, seed: int = 0
     ) -> "ReplayBuffer":
-        """Rebuild the buffer that `state_dict` described."""
+        """Rebuild the buffer that `state_dict` described.
+
+        Args:
+            state: of a buffer on any device.
+            device: where the chains are to live.
+            seed: of the generator, where that of the state is another kind of device's.
+        """
         capacity, *shape = state["images"].shape
         buffer = cls(
             capacity,
             tuple(shape),
             restart=state["restart"],
             classes=state["classes"],
+            seed=seed,
             device=device,
         )
         buffer.images.copy_(state["images"])
         buffer.age.copy_(state["age"])
-        buffer.generator.set_state(state["generator"].cpu())
+        put_back(buffer.generator, state["generator"])
         buffer.drawn = state["drawn"]
         return buffer

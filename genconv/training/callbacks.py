@@ -21,6 +21,7 @@ from genconv.seeds import stream
 from genconv.training.distributed import full
 from genconv.training.module import EnergyModule
 from genconv.training.sharded import whole
+from genconv.training.updates import due, ended
 from genconv.whole import LAST, PREVIOUS, broken
 
 __all__ = [
@@ -109,8 +110,7 @@ class SampleGrid(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if not self.every or (step % self.every and step != trainer.max_steps):
+        if not self.every or not due(trainer, batch_idx, self.every):
             return
         if self.persistent and module.buffer is not None:
             self._show(trainer, module.buffer.images[: self.n])
@@ -217,12 +217,15 @@ class SaveLast(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        # a checkpoint in the middle of an update would forget the gradients gathered so far
+        if not ended(trainer, batch_idx):
+            return
         stop = stops_all(trainer)
         step, folder = trainer.global_step, Path(trainer.default_root_dir, "checkpoints")
         paths = []
         if self.milestones and step % self.milestones == 0:
             paths.append(folder / f"step_{step:07d}.ckpt")
-        if step % self.every == 0 or step == trainer.max_steps or stop:
+        if stop or due(trainer, batch_idx, self.every):
             paths.append(folder / LAST)
         if paths and not all(full(p.isfinite().all()) for p in module.parameters()):
             log.warning("update %d is not saved: its weights are not finite", step)
@@ -258,7 +261,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint; never run code from it, whatever `weights_only` says."""
-        return torch.load(path, map_location=map_location, weights_only=True)
+        # not to the device that it was saved from, which need not exist here
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
 @contextmanager

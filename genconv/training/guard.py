@@ -13,6 +13,7 @@ from genconv.errors import DivergedError, UserError
 from genconv.training.callbacks import EMA
 from genconv.training.distributed import norm_of
 from genconv.training.module import EnergyModule
+from genconv.training.updates import ended
 
 __all__ = ["Guard"]
 
@@ -110,12 +111,13 @@ class Guard(pl.Callback):
             for parameter in module.parameters():
                 parameter.grad = None
         self.log("guard/skipped", self._state["skipped"])
+        self.log("guard/returns", float(self.attempts))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step % WINDOW:
+        if step % WINDOW or not ended(trainer, batch_idx):
             return
         *by_reason, skips = self._state["window"].int().tolist()
         self._state["window"].zero_()
@@ -127,7 +129,6 @@ class Guard(pl.Callback):
             self._go_back(trainer, module, why)
         elif not skips and step % self.every == 0:
             self._copies = [self._copies[1], self._copy(trainer, module)]
-        self.log("guard/returns", float(self.attempts))
 
     def _judge(
         self, trainer: pl.Trainer, loss: Tensor, gradient: Tensor, signs: dict[str, Tensor]

@@ -19,6 +19,7 @@ from genconv.trained import Trained
 from genconv.training import distributed
 from genconv.training.callbacks import averaged, stops_all, unless_stopped
 from genconv.training.module import EnergyModule
+from genconv.training.updates import due
 
 __all__ = ["Judge"]
 
@@ -106,14 +107,13 @@ class Judge(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: EnergyModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if not self.every or (step % self.every and step != trainer.max_steps):
+        if not self.every or not due(trainer, batch_idx, self.every):
             return
         # the checkpoint is more urgent
         if stops_all(trainer) or (distance := self.distance(trainer, module, batch)) is None:
             return
         for logger in trainer.loggers:
-            logger.log_metrics({"quality/distance": distance}, step)
+            logger.log_metrics({"quality/distance": distance}, trainer.global_step)
         self.since += 1
         if distance < self.best:
             self.best, self.since = distance, 0

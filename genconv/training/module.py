@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genconv.checkpoint import Trained
 from genconv.energy import Energy
+from genconv.errors import UserError
 from genconv.precision import has_bfloat16
 from genconv.sampling import (
     Chain,
@@ -19,7 +20,7 @@ from genconv.sampling import (
     ReplayBuffer,
     acceptance,
 )
-from genconv.seeds import derive, stream
+from genconv.seeds import derive, put_back, stream
 from genconv.training import distributed
 from genconv.training.optimizer import scheduled
 
@@ -66,6 +67,8 @@ class EnergyModule(pl.LightningModule):
         optimizer: Literal["adam", "sgd"] = "adam",
     ) -> None:
         super().__init__()
+        if not 0 <= restart <= 1:
+            raise UserError(f"restart is a share between 0 and 1, not {restart}")
         self.energy, self.chain, self.k = energy, chain, k
         self.buffer_size, self.restart, self.settle = buffer_size, restart, settle
         self.lr, self.betas, self.lr_scale = lr, betas, 1.0
@@ -271,8 +274,12 @@ class EnergyModule(pl.LightningModule):
         self.generator = stream(self.seed, "chains", self.global_rank, device=self.device)
         if self._resumed is not None:
             if self._resumed["buffer"] is not None:
-                self.buffer = ReplayBuffer.from_state_dict(self._resumed["buffer"], self.device)
-            self.generator.set_state(self._resumed["generator"].cpu())
+                self.buffer = ReplayBuffer.from_state_dict(
+                    self._resumed["buffer"],
+                    self.device,
+                    seed=derive(self.seed, "buffer", self.global_rank),
+                )
+            put_back(self.generator, self._resumed["generator"])
 
     def return_to(self, buffer: dict[str, Any] | None, attempt: int) -> None:
         """Put an earlier buffer back, and draw other random numbers than in earlier attempts."""

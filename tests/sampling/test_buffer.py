@@ -111,6 +111,17 @@ def test_state_gives_the_same_next_draw():
     assert twin_draw.fresh == draw.fresh
 
 
+def test_chains_of_another_kind_of_device_go_on_with_a_stream_of_their_own():
+    buffer = ReplayBuffer(30, SHAPE, seed=5)
+    # what a CUDA generator's state is: a seed and an offset
+    state = {**buffer.state_dict(), "generator": torch.zeros(16, dtype=torch.uint8)}
+    a, same, b = (ReplayBuffer.from_state_dict(state, seed=s) for s in (0, 0, 1))
+    assert torch.equal(a.images, buffer.images)
+    slots = a.draw(9).slots
+    assert torch.equal(slots, same.draw(9).slots)
+    assert not torch.equal(slots, b.draw(9).slots)
+
+
 def test_seeds_differ():
     a, b = (ReplayBuffer(30, SHAPE, seed=s) for s in (0, 1))
     assert not torch.equal(a.images, b.images)

@@ -44,7 +44,6 @@ def fit(tmp_path):
         guards = [Guard() if guard is default else guard] if guard is not None else []
         trainer = pl.Trainer(
             max_steps=steps,
-            max_epochs=-1,
             accelerator="cpu",
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -52,7 +51,7 @@ def fit(tmp_path):
             default_root_dir=tmp_path / folder,
             callbacks=[EMA(0.9), *guards, *more, SaveLast(every)],
             plugins=[WholeCheckpointIO()],
-            **{"logger": False, **how},
+            **{"logger": False, "max_epochs": -1, **how},
         )
         data = ImageData("digits", batch_size=64, workers=workers)
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)

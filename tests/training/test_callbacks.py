@@ -82,6 +82,44 @@ def test_grids_come_from_one_seed_and_leave_the_run_alone(fit, module, tmp_path)
         assert torch.equal(weight, checkpoint["state_dict"][name]), name
 
 
+class Counted(pl.Callback):
+    def __init__(self):
+        self.saved, self.batches = [], 0
+
+    def on_save_checkpoint(self, trainer, module, checkpoint):
+        self.saved.append(trainer.global_step)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.batches += 1
+
+
+def test_an_update_of_several_batches_is_drawn_and_saved_once(fit, module, tmp_path, monkeypatch):
+    drawn, counted = [], Counted()
+    monkeypatch.setattr(SampleGrid, "_show", lambda self, trainer, x: drawn.append(len(x)))
+    grid = SampleGrid(every=2, n=3)
+    fit(module, 5, every=2, more=[grid, counted], accumulate_grad_batches=3)
+    assert counted.batches == 15
+    assert drawn == [3] * 3  # updates 2, 4 and 5
+    assert counted.saved == [2, 4, 5]
+
+
+@pytest.mark.parametrize(("accumulate", "updates"), [(1, 46), (5, 10)])
+def test_the_last_update_of_the_last_epoch_is_saved(fit, module, accumulate, updates):
+    # 23 batches an epoch: with five to an update, the fifth is of three
+    how = {"max_epochs": 2, "accumulate_grad_batches": accumulate}
+    path = fit(module, -1, more=[SampleGrid(every=0), counted := Counted()], **how)
+    assert counted.saved == [updates]
+    assert torch.load(path, weights_only=True)["global_step"] == updates
+
+
+def test_a_checkpoint_of_a_gpu_is_read_without_one(tmp_path, monkeypatch):
+    io = WholeCheckpointIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:7")
+        io.save_checkpoint({"a": torch.arange(3)}, tmp_path / "last.ckpt")
+    assert io.load_checkpoint(tmp_path / "last.ckpt")["a"].tolist() == [0, 1, 2]
+
+
 def test_a_failed_save_keeps_the_old_checkpoint_and_says_so(tmp_path):
     io = WholeCheckpointIO()
     io.save_checkpoint({"a": 1}, tmp_path / "last.ckpt")
@@ -94,7 +132,9 @@ def test_a_failed_save_keeps_the_old_checkpoint_and_says_so(tmp_path):
 def test_a_grid_of_persistent_chains_draws_none(tmp_path):
     buffer = ReplayBuffer(3, (1, 8, 8), seed=0)
     module = SimpleNamespace(buffer=buffer)
-    trainer = SimpleNamespace(global_step=5, max_steps=9, default_root_dir=tmp_path)
+    trainer = SimpleNamespace(
+        global_step=5, max_steps=9, accumulate_grad_batches=1, default_root_dir=tmp_path
+    )
     SampleGrid(every=5, n=2, scale=1, persistent=True).on_train_batch_end(
         trainer, module, None, None, 0
     )

@@ -90,6 +90,12 @@ def test_chains_that_do_not_divide_into_classes_are_fewer():
     assert len(cd.buffer) == 15
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_restarted_that_is_none_is_refused(share):
+    with pytest.raises(UserError, match="restart is a share between 0 and 1"):
+        ContrastiveDivergence(GenerativeConvNet(widths=(4,)), restart=share)
+
+
 def test_classification_adds_the_cross_entropy_of_the_energies():
     torch.manual_seed(0)
     energy = GenerativeConvNet(widths=(4, 8), classes=3)

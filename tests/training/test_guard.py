@@ -245,14 +245,16 @@ def test_a_resumed_run_has_no_more_retries(fit):
 def test_the_log_and_the_figures_say_what_happened(fit, tmp_path, caplog):
     logger = CSVLogger(tmp_path, name="log", version="")
     with caplog.at_level(logging.WARNING):
-        fit(Poisoned(at={2, *range(10, 15)}), 20, logger=logger, log_every_n_steps=1)
+        fit(Poisoned(at={2, *range(10, 15)}), 21, logger=logger, log_every_n_steps=1)
     assert "1 of updates 1-10 skipped: the loss is not finite" in caplog.text
     assert "5 of updates 11-20 skipped" in caplog.text
     assert "back to an earlier state, learning rates x 0.5" in caplog.text
     with (tmp_path / "log" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     skipped = [float(row["guard/skipped"]) for row in rows if row["guard/skipped"]]
-    assert skipped == [0, 0, *[1] * 8, 2, 3, 4, 5, *[6] * 6]
+    assert skipped == [0, 0, *[1] * 8, 2, 3, 4, 5, *[6] * 7]
+    # written down with the next update's figures
+    assert float(rows[-2]["guard/returns"]) == 0
     assert float(rows[-1]["guard/returns"]) == 1
 
 
