@@ -19,11 +19,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return by how much the best wrong class is ahead of the right one: above 0, an error.
 
     Args:
-        logits: (N, K).
+        logits: (N, K); who has no finite ones is in error by infinity.
         y: (N,) right classes.
     """
     right = logits.gather(1, y[:, None]).squeeze(1)
-    return logits.scatter(1, y[:, None], -torch.inf).amax(1) - right
+    ahead = logits.scatter(1, y[:, None], -torch.inf).amax(1) - right
+    return torch.where(logits.isfinite().all(1), ahead, torch.inf)
 
 
 def within(moved: Tensor, x: Tensor, radius: float, norm: Norm) -> Tensor:

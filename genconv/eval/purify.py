@@ -51,6 +51,12 @@ class Purified:
     def __post_init__(self) -> None:
         if self.trained.chain.sampler != "langevin":
             raise UserError(f"a {self.trained.chain.sampler} chain has no derivative to attack by")
+        chain = self.trained.chain
+        if self.runs and not self.steps and chain.step_at(self.time) == chain.steps:
+            raise UserError(
+                f"nothing is left of a chain of {chain.steps} steps at time {self.time:g}; "
+                f"give a smaller --time, or --length"
+            )
 
     def purify(self, x: Tensor, generator: Sequence[torch.Generator]) -> Tensor:
         """Return `runs` purified images for each of x (N, C, *space), one after the other.

@@ -111,7 +111,9 @@ def tried(
             generator=streams("attack"),
         )
     with torch.no_grad():
-        right = attempt.judged(images, streams("judge")).argmax(1) == y
+        logits = attempt.judged(images, streams("judge"))
+    # a class that NaN has won is no answer
+    right = (logits.argmax(1) == y) & logits.isfinite().all(1)
     return Outcome(right.cpu(), images.cpu())
 
 

@@ -29,6 +29,27 @@ def test_margins_are_above_zero_for_errors_alone():
     assert found.tolist() == [-1.0, 1.0, 0.0]
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_who_has_no_numbers_is_in_error(bad):
+    logits = torch.tensor([[bad, 0.0], [0.0, bad], [1.0, 0.0]])
+    for y in (0, 1):
+        assert margin(logits, torch.full((3,), y))[:2].tolist() == [torch.inf] * 2
+
+
+def test_what_makes_a_defence_give_no_numbers_is_the_worst():
+    def fragile(x, generator):
+        z = x.flatten(1).sum(1)
+        z = torch.where(z > 0.5, torch.nan, 10 + z)
+        return torch.stack([z, torch.zeros_like(z)], 1)
+
+    def upwards(x, generator):
+        return -fragile(x, generator)
+
+    x, y = torch.zeros(3, 1, 2, 2), torch.ones(3, dtype=torch.int64)
+    worst = attack(upwards, x, y, radius=0.5, steps=10, generator=streams(3))
+    assert upwards(worst, None)[:, 0].isnan().any()
+
+
 @pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
 def test_the_worst_of_a_linear_classifier_is_its_dual_norm(norm, dual):
     generator = torch.Generator().manual_seed(0)

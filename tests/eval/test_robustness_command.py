@@ -30,7 +30,8 @@ def robustness(run, classifier, tmp_path, capsys):
     def robustness(*options):
         fixed = [
             *("--data", "digits", "--classifier", classifier, "--device", "cpu", "-n", 30),
-            *("--steps", 3, "--runs", 2, "--radii", "8/255", 0.3, "--folder", tmp_path / "out"),
+            *("--steps", 3, "--runs", 2, "--time", 0.05, "--radii", "8/255", 0.3),
+            *("--folder", tmp_path / "out"),
         ]
         main(["robustness", *map(str, [run, *fixed, *options])])
         report = json.loads((tmp_path / "out" / "robustness.json").read_text())
@@ -103,6 +104,15 @@ def test_what_an_image_meets_is_its_own():
     assert set(asked[1]) & set(seeds) == set()
 
 
+def test_no_numbers_are_no_answer():
+    def judged(x, generator):
+        return torch.tensor([[torch.nan, 0.0], [torch.inf, 0.0], [1.0, 0.0]])
+
+    attempt = Attempt("purified", "attacked", judged, judged)
+    clean = tried(attempt, torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64), 0.0)
+    assert clean.right.tolist() == [False, False, True]
+
+
 def test_who_is_fooled_stays_fooled():
     rights = [[True, True, False], [True, False, True], [True, True, True]]
     found = survived([Outcome(torch.tensor(right), torch.zeros(3)) for right in rights])
@@ -137,6 +147,7 @@ def test_doubts_name_what_is_odd():
         (["--time", 1.5], "--time must be at most 1"),
         (["--runs", -1], "--runs must be at least 0"),
         (["--runs", 0], "--runs 0 leaves nothing of an energy without classes"),
+        (["--time", 0.8], "nothing is left of a chain of 5 steps at time 0.8"),
         (["--length", 0], "--length must be at least 1"),
         (["--data", "unlabelled.npz"], "without classes; this needs some of .1, 8, 8., with"),
         (["--classifier", "nowhere.safetensors"], "cannot read a classifier from nowhere"),
