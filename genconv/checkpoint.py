@@ -19,7 +19,7 @@ from genconv.sampling import Chain
 from genconv.trained import FORMAT, PREFIXES, Trained
 from genconv.whole import PREVIOUS, at_most, broken, newest
 
-__all__ = ["CARD", "Trained", "load", "read", "write"]
+__all__ = ["CARD", "Trained", "found", "load", "read", "write"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 CARD, WEIGHTS, GENERATOR = "energy.json", "energy.safetensors", "generator.safetensors"
@@ -46,7 +46,7 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Energy:
 
 def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
     """Load a trained energy together with its chain and image shape; see `load`."""
-    path = _found(Path(path))
+    path = found(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (path / "checkpoints").is_dir():
         path = newest(path / "checkpoints")
@@ -80,7 +80,9 @@ def read(path: str | Path, device: torch.device | str | None = None) -> Trained:
                 f"the weights in {path} do not fit the {name} that it describes, "
                 f"{card[name]['class']}: {sentence(error)}"
             ) from error
-        module = build(card[name], kind)
+        # whoever asked goes on with the random numbers that they had
+        with torch.random.fork_rng(devices=[]):
+            module = build(card[name], kind)
         module.load_state_dict(weights[name])
         modules[name] = module.requires_grad_(False).eval()
     try:
@@ -123,7 +125,13 @@ def write(trained: Trained, folder: str | Path, *, half: bool = False) -> None:
         part.write_text(json.dumps(card, indent=2) + "\n")
 
 
-def _found(path: Path) -> Path:
+def found(path: str | Path) -> Path:
+    """Return the path, or where an energy of that name lies in the package.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = Path(path)
     if path.exists():
         return path
     known = sorted(folder.name for folder in PRETRAINED.iterdir() if (folder / CARD).exists())

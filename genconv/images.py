@@ -1,5 +1,6 @@
 """Images as tensors: float32 in [-1, 1] inside, uint8 at rest, and the pictures people look at."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from genconv.files import replacing
 
 __all__ = [
+    "digest",
     "from_uint8",
     "grid",
     "moving",
@@ -22,6 +24,13 @@ __all__ = [
 ]
 
 SLICES = 8
+
+
+def digest(images: Tensor) -> str:
+    """Return the SHA-256 of images, on the CPU, with their shape."""
+    sha = hashlib.sha256(repr(tuple(images.shape)).encode())
+    sha.update(images.contiguous().numpy().data)
+    return sha.hexdigest()
 
 
 def from_uint8(x: Tensor) -> Tensor:

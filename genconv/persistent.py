@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genconv.checkpoint import newest
+from genconv.checkpoint import found, newest
 from genconv.errors import UserError
 
 __all__ = ["persistent_chains"]
@@ -26,12 +26,12 @@ def persistent_chains(path: str | Path) -> tuple[Tensor, Tensor]:
         UserError: there are none: an exported folder has the energy only, and some objectives
             have no replay buffer.
     """
-    path = Path(path)
-    if (path / "checkpoints").is_dir():
-        path = newest(path / "checkpoints")
-    if path.is_dir():
+    file = found(path)
+    if (file / "checkpoints").is_dir():
+        file = newest(file / "checkpoints")
+    if file.is_dir():
         raise UserError(f"{path} holds no persistent chains; give the run or its checkpoint")
-    chains = torch.load(path, map_location="cpu", weights_only=True).get("chains")
+    chains = torch.load(file, map_location="cpu", weights_only=True).get("chains")
     buffer = chains[0]["buffer"] if chains else None
     if buffer is None:
         raise UserError(f"{path} holds no persistent chains, as it was trained without a buffer")

@@ -213,6 +213,8 @@ def run(
         "seed": options.seed,
         "label": label,
         "precision": options.precision,
+        # the generators of a GPU give other noise
+        "device": next(trained.energy.parameters()).device.type,
         **(about or {}),
     }
     how = {"seed": options.seed, "label": label, "bf16": options.precision == "bf16"}

@@ -79,6 +79,12 @@ def test_every_form_gives_the_same_energy(run, trained, exported, tmp_path):
     ]
 
 
+def test_loading_draws_no_random_numbers(run):
+    before = torch.get_rng_state()
+    load(run, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_loaded_is_in_eval_mode_where_it_is_asked_for(run, exported, conditional):
     for path in (run, exported, conditional):
         energy = genconv.load(path, device="cpu")

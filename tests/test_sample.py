@@ -411,6 +411,8 @@ def test_persistent_chains_cannot_be_changed_and_must_be_there(draw, run, condit
         draw("--persistent", "--step-size", 0.1)
     with pytest.raises(UserError, match="holds no persistent chains"):
         draw("--persistent", checkpoint=conditional)
+    with pytest.raises(UserError, match=r"^digits holds no persistent chains"):
+        draw("--persistent", checkpoint="digits")
 
 
 def test_bodies_are_rendered_and_images_are_not(draw, tmp_path):

@@ -15,7 +15,8 @@ from genconv.eval.features import extract
 from genconv.eval.frechet import Moments
 from genconv.eval.kept import kept
 from genconv.eval.quality_networks import Network
-from genconv.eval.quality_sources import Source, blocks, digest
+from genconv.eval.quality_sources import Source, blocks
+from genconv.images import digest
 from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.seeds import stream

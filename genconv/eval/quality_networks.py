@@ -14,7 +14,8 @@ from genconv.eval.classifier import SmallClassifier, train_classifier
 from genconv.eval.features import Extractor, extract, load_extractor
 from genconv.eval.inception_weights import SHA256, find_weights, load_inception, sha256_of
 from genconv.eval.kept import shelf
-from genconv.eval.quality_sources import digest, fitting
+from genconv.eval.quality_sources import fitting
+from genconv.images import digest
 
 __all__ = ["Network", "inception", "other", "own"]
 

@@ -16,10 +16,11 @@ from genconv.data import Images, load_images
 from genconv.errors import UserError
 from genconv.eval.kept import kept, shelf
 from genconv.eval.ood_sets import split_of
+from genconv.images import digest
 from genconv.memory import Bites
 from genconv.sample import sample_in_bites
 
-__all__ = ["BLOCK", "Source", "blocks", "digest", "held", "open_source"]
+__all__ = ["BLOCK", "Source", "blocks", "held", "open_source"]
 
 # images that are drawn, looked at and kept together; twice the 256 which genconv.sample draws at
 # once, so that both draw the same batches
@@ -43,13 +44,6 @@ class Source:
     shape: tuple[int, ...]
     take: Callable[[range], Tensor]
     about: dict[str, Any]
-
-
-def digest(images: Tensor) -> str:
-    """Return the SHA-256 of images with their shape."""
-    sha = hashlib.sha256(repr(tuple(images.shape)).encode())
-    sha.update(images.contiguous().numpy().data)
-    return sha.hexdigest()
 
 
 def blocks(rows: range) -> list[range]:

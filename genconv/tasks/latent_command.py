@@ -17,7 +17,7 @@ from genconv.checkpoint import Trained, read
 from genconv.data import load_images
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
-from genconv.images import to_uint8
+from genconv.images import digest, to_uint8
 from genconv.progress import progress
 from genconv.tasks.judging import judge
 from genconv.tasks.latent import between, class_means, explain, principal, revise
@@ -225,10 +225,12 @@ def main(task: str, args: list[str]) -> None:
         "latent": json.loads(json.dumps(latent.to_dict())),
         "chain": json.loads(json.dumps(chain.to_dict())),
         "images": options.images,
+        "pixels": digest(images[: options.n])[:12],
         "split": options.split,
         "n": min(options.n, len(images)),
         "starts": options.starts,
         "seed": options.seed,
+        "device": next(trained.energy.parameters()).device.type,
     }
     with Unfinished(options.out, job, (job["n"], trained.generator.latent, 4)) as work:
         z = explain_all(work, trained, images[: job["n"]], options)

@@ -17,6 +17,7 @@ from genconv.data.guess import guess
 from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
+from genconv.images import digest
 from genconv.precision import affordable
 from genconv.progress import progress
 from genconv.render import check_bodies
@@ -236,6 +237,9 @@ def main(task: str, args: list[str]) -> None:
         "weights": trained.digest(),
         "chain": json.loads(json.dumps(chain.to_dict())),
         "images": options.images,
+        # the same names may by then be of other pictures
+        "hole": None if problem.missing is None else digest(problem.missing)[:12],
+        "pixels": digest(measured)[:12],
         "split": options.split,
         "n": len(measured),
         "draws": options.draws,
@@ -243,6 +247,7 @@ def main(task: str, args: list[str]) -> None:
         "seed": options.seed,
         "label": options.label,
         "precision": options.precision,
+        "device": next(trained.energy.parameters()).device.type,
         "degrade": options.degrade,
         **{name: getattr(options, name, None) for name in KNOBS},
     }

@@ -153,6 +153,33 @@ def test_what_was_cut_short_goes_on(edit, run, tmp_path, monkeypatch):
     assert torch.equal(again, whole)
 
 
+def test_a_rest_of_other_pixels_or_another_hole_is_not_gone_on_with(run, tmp_path, monkeypatch):
+    pictures = torch.randint(256, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    holes = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    holes[0, :, :4], holes[1, :, 4:] = 255, 255
+    save_png(tmp_path / "seen.png", pictures[0])
+    save_png(tmp_path / "hole.png", holes[0])
+
+    def cut(*args):
+        raise KeyboardInterrupt
+
+    args = ["inpaint", run, tmp_path / "seen.png", "--mask", tmp_path / "hole.png"]
+    args = [*map(str, args), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    monkeypatch.setattr(command, "draw", cut)
+    with pytest.raises(KeyboardInterrupt):
+        main(args)
+    save_png(tmp_path / "hole.png", holes[1])
+    with pytest.raises(UserError, match="another hole"):
+        main(args)
+    save_png(tmp_path / "hole.png", holes[0])
+    save_png(tmp_path / "seen.png", pictures[1])
+    with pytest.raises(UserError, match="another pixels"):
+        main(args)
+    save_png(tmp_path / "seen.png", pictures[0])
+    with pytest.raises(KeyboardInterrupt):
+        main(args)
+
+
 def test_images_of_the_world_have_no_table(edit, tmp_path):
     small = torch.randint(256, (1, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
     save_png(tmp_path / "small.png", small)
