@@ -100,8 +100,11 @@ class Judge(pl.Callback):
         if self._held is None:
             self.check(module, data)
         if self._network is None:
-            where = {"data": data.name, "split": data.split, "root": Path(data.root)}
-            self._network = own(Namespace(**where, device=str(module.device)), data.data)
+            # one process trains it, as two networks would give two kinds of features
+            if trainer.is_global_zero:
+                where = {"data": data.name, "split": data.split, "root": Path(data.root)}
+                self._network = own(Namespace(**where, device=str(module.device)), data.data)
+            self._network = trainer.strategy.broadcast(self._network)
         self._reference = Moments.of(self._seen(self._held.images, module))
 
     def on_train_batch_end(
@@ -137,15 +140,23 @@ class Judge(pl.Callback):
                 seen.append(self._seen(to_uint8(x.nan_to_num()), module))
         parts = distributed.gather({"features": torch.cat(seen)})
         features = torch.cat([part["features"] for part in parts])
-        return frechet_distance(Moments.of(features), self._reference)
+        distance = frechet_distance(Moments.of(features), self._reference)
+        # what all ranks do next hangs on it, to the last bit
+        return trainer.strategy.broadcast(distance)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the smallest distance, and how many measurements ago it was."""
-        return {"best": self.best, "since": self.since}
+        """Return the smallest distance, how many measurements ago it was, and of what kind."""
+        return {"best": self.best, "since": self.since, "kind": self._kind}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was."""
-        self.best, self.since = state["best"], state["since"]
+        """Go on where `state_dict` was, if distances are still of that kind."""
+        if state.get("kind") == self._kind:
+            self.best, self.since = state["best"], state["since"]
+
+    @property
+    def _kind(self) -> list[Any]:
+        # distances that differ in one of these do not compare
+        return [self.n, self.split, self.features, self.seed]
 
     def _drawn(
         self, trainer: pl.Trainer, module: EnergyModule, trained: Trained, rows: range

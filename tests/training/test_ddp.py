@@ -67,15 +67,13 @@ def train(runs, *flags, program=("-m", "genconv.train")):
 
 @pytest.mark.slow
 def test_two_processes_judge_the_samples_that_one_would(tmp_path):
-    torch.manual_seed(0)
-    SmallClassifier(1, 10, 8).save(tmp_path / "network.safetensors")
-    flags = ["--judge.every", "4", "--judge.n", "7"]
-    flags += ["--judge.features", str(tmp_path / "network.safetensors")]
+    flags = ["--judge.every", "4", "--judge.n", "7", "--data.root", str(tmp_path / "data")]
     checkpoint, _ = train(tmp_path, "--trainer.max_steps", "4", *flags)
     (state,) = [s for name, s in checkpoint["callbacks"].items() if name.startswith("Judge")]
     trained = read(tmp_path / "two" / "checkpoints" / "best.ckpt")
     x = trained.sample(7, generator=[stream(0, "judge", row) for row in range(7)], bf16=True)
-    network = SmallClassifier.load(tmp_path / "network.safetensors")
+    (network,) = (tmp_path / "data").rglob("classifier-*.safetensors")
+    network = SmallClassifier.load(network)
     moments = [
         Moments.of(extract(network, images, bar=False).features)
         for images in (to_uint8(x), load_images("digits", "test").images)

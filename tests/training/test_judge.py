@@ -83,6 +83,13 @@ def test_a_resumed_judge_remembers(run, network, tmp_path):
     assert (again.best, again.since) == (3.0, 2)
 
 
+def test_a_resumed_judge_does_not_compare_distances_of_another_kind(run, network, tmp_path):
+    run(verdicts(Judge(2, features=str(network)), [3.0, 1.0]), 4)
+    again = verdicts(Judge(2, n=500, features=str(network)), [4.0])
+    run(again, 6, resume=tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert (again.best, again.since) == (4.0, 0)
+
+
 def test_looking_changes_nothing(run, network):
     judged, _ = run(Judge(every=2, n=8, features=str(network)), 4, "judged")
     alone, _ = run(None, 4, "alone")
