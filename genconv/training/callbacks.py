@@ -47,13 +47,39 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        def average(averages: list[Tensor], weights: list[Tensor], n: Tensor | int) -> None:
-            n = int(n)
-            keep = min(decay, (1 + n) / (10 + n))
-            torch._foreach_lerp_(averages, weights, 1 - keep)
+        super().__init__(use_buffers=False)
+        self.decay = decay
 
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, module, stage)
+        if (averages := self._average_model) is not None:
+            # on the CPU: nobody has to wait for a GPU to say how many there are
+            averages.n_averaged = averages.n_averaged.cpu()
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count an update in; PyTorch's own way of doing so waits for the device three times."""
+        if not ended(trainer, batch_idx):
+            return
+        averages = self._average_model
+        if n := int(averages.n_averaged):
+            keep = min(self.decay, (1 + n) / (10 + n))
+            both = list(averages.parameters()), list(module.parameters())
+            torch._foreach_lerp_(*both, 1 - keep)
+        else:
+            for mine, its in zip(averages.parameters(), module.parameters(), strict=True):
+                mine.copy_(its)
         # buffers, such as the vectors of spectral norm, are copied and not averaged
-        super().__init__(multi_avg_fn=torch.no_grad()(average), use_buffers=False)
+        for mine, its in zip(averages.module.buffers(), module.buffers(), strict=True):
+            mine.copy_(its)
+        averages.n_averaged += 1
 
     def state(self) -> dict[str, Any]:
         """Return the averages and how many they are of."""

@@ -38,6 +38,21 @@ def test_average_is_the_recurrence(fit, module):
     assert not torch.equal(raw, average)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_averaging_never_waits_for_the_device(module):
+    ema = EMA()
+    ema.setup(None, module.cuda(), "fit")
+    trainer = SimpleNamespace(accumulate_grad_batches=1, is_last_batch=False)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for update in range(3):
+            ema.on_train_batch_end(trainer, module, None, None, update)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert ema.state()["n_averaged"] == 3
+
+
 def test_averaged_lends_the_averages_and_takes_them_back(module):
     ema = EMA()
     ema.setup(None, module, "fit")

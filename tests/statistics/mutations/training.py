@@ -103,9 +103,9 @@ ENERGY_MATCHING = [
 ]  # fmt: skip
 
 CALLBACKS = [
-    ("the average is never updated", "torch._foreach_lerp_(averages, weights, 1 - keep)", "pass", AVERAGE),
+    ("the average is never updated", "torch._foreach_lerp_(*both, 1 - keep)", "pass", AVERAGE),
     ("the average forgets what it should keep", "1 - keep)", "keep)", AVERAGE),
-    ("fresh weights are not forgotten", "keep = min(decay, (1 + n) / (10 + n))", "keep = decay", AVERAGE),
+    ("fresh weights are not forgotten", "keep = min(self.decay, (1 + n) / (10 + n))", "keep = self.decay", AVERAGE),
 ]  # fmt: skip
 
 CONVNET = [
