@@ -122,6 +122,10 @@ def check(task: str, options: argparse.Namespace, trained: Trained) -> None:
         raise UserError(
             f"{task} needs an energy of images alone; this one was taught to denoise and to inpaint"
         )
+    chains = {"start": "noise", "guidance": 1.0, "returns": 0}
+    for flag in chains if trained.context else ():
+        if getattr(options, flag, chains[flag]) != chains[flag]:
+            raise UserError(f"--{flag} is about chains from noise, and this energy thinks")
     if trained.classes and not 0 <= (-1 if options.label is None else options.label) < (
         trained.classes
     ):

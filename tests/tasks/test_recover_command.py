@@ -318,6 +318,9 @@ def test_the_answer_may_be_the_draw_of_lowest_energy(edit, who, request):
 
 def test_what_it_was_not_taught_is_said(thinker, tmp_path):
     args = ["upscale", str(thinker), "digits", "--degrade", "--out", str(tmp_path / "a")]
+    for flags in (["--start", "smooth"], ["--guidance", "0.5"], ["--returns", "2"]):
+        with pytest.raises(UserError, match=f"{flags[0]} is about chains from noise"):
+            main(["inpaint", *args[1:], *flags])
     with pytest.raises(UserError, match="taught to denoise and to inpaint"):
         main(args)
 
