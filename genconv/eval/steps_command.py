@@ -23,9 +23,10 @@ from genconv.errors import UserError, at_least
 from genconv.eval.features import extract, load_extractor
 from genconv.eval.frechet import Moments, frechet_distance
 from genconv.files import replacing
+from genconv.memory import Bites
 from genconv.precision import affordable
 from genconv.progress import progress
-from genconv.sample import sample
+from genconv.sample import sample_in_bites
 
 __all__ = ["Point", "main", "pick", "pixels"]
 
@@ -86,12 +87,13 @@ def measure(
 ) -> Point:
     """Draw samples in so many steps and measure them."""
     stretched = replace(trained, chain=trained.chain.stretched(steps))
-    begun = time.perf_counter()
+    bites, begun = Bites(options.batch_size), time.perf_counter()
     images = torch.cat(
         [
-            sample(
+            sample_in_bites(
                 stretched,
                 range(i, min(i + options.batch_size, options.n)),
+                bites,
                 seed=options.seed,
                 bf16=options.precision == "bf16",
             )

@@ -18,6 +18,7 @@ from genconv.data import load_images
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
 from genconv.images import digest, to_uint8
+from genconv.memory import Bites
 from genconv.progress import progress
 from genconv.tasks.judging import judge
 from genconv.tasks.latent import between, class_means, explain, principal, revise
@@ -73,11 +74,22 @@ def explain_all(
     """Return the latent vectors of all images, showing progress; go on with what was cut short."""
     device = next(trained.energy.parameters()).device
     kept = work.images.view(np.float32)[..., 0]
-    size = max(1, options.batch_size // options.starts)
-    for begin in progress(range(work.done, len(images), size), "explaining"):
-        numbers = range(begin, min(begin + size, len(images)))
-        x = images[begin : numbers.stop].to(device)
-        z = explain(trained, x, numbers, options.starts, options.seed)
+    most = max(1, options.batch_size // options.starts)
+    bites = Bites(most)
+
+    def explained(numbers: range) -> Tensor:
+        def some(size: int) -> Tensor:
+            parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+            wanted = [images[part.start : part.stop].to(device) for part in parts]
+            how = options.starts, options.seed
+            each = zip(wanted, parts, strict=True)
+            return torch.cat([explain(trained, x, part, *how) for x, part in each])
+
+        return bites.take(some, f"one image of shape {trained.shape}")
+
+    for begin in progress(range(work.done, len(images), most), "explaining"):
+        numbers = range(begin, min(begin + most, len(images)))
+        z = explained(numbers)
         if not z.isfinite().all():
             raise UserError("the latent chains have diverged; lower --step-size")
         kept[begin : numbers.stop] = z.cpu().numpy()

@@ -18,6 +18,7 @@ from genconv.energy import context_of
 from genconv.errors import UserError, at_least
 from genconv.files import replacing
 from genconv.images import digest
+from genconv.memory import Bites
 from genconv.precision import affordable
 from genconv.progress import progress
 from genconv.render import check_bodies
@@ -192,11 +193,19 @@ def draw_all(
     work: Unfinished, trained: Trained, problem: Problem, measured: Tensor, options: Any
 ) -> Tensor:
     """Return all draws (N, D, C, *space), showing progress; go on with what was cut short."""
-    total = len(work.images)
+    total, bites = len(work.images), Bites(options.batch_size)
     kept = work.images.view(np.float32)[..., 0]
+
+    def drawn(numbers: range) -> Tensor:
+        def some(size: int) -> Tensor:
+            parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+            return torch.cat([draw(trained, problem, measured, part, options) for part in parts])
+
+        return bites.take(some, f"one draw of shape {trained.shape}")
+
     for begin in progress(range(work.done, total, options.batch_size), "recovering"):
         numbers = range(begin, min(begin + options.batch_size, total))
-        kept[begin : numbers.stop] = draw(trained, problem, measured, numbers, options).numpy()
+        kept[begin : numbers.stop] = drawn(numbers).numpy()
         work.mark(numbers.stop)
     return torch.from_numpy(kept.copy()).unflatten(0, (len(measured), options.draws))
 
@@ -208,13 +217,16 @@ def energies_of(
     """Return the energies (N, D) of draws (N, D, C, *space)."""
     device = next(trained.energy.parameters()).device
     rows = torch.arange(len(draws)).repeat_interleave(draws.shape[1])
-    found = []
-    for part, x in zip(
-        rows.split(options.batch_size), draws.flatten(0, 1).split(options.batch_size), strict=True
-    ):
-        y = condition(trained, problem, measured, part, options)
-        found.append(trained.energy(x.to(device), y).cpu())
-    return torch.cat(found).unflatten(0, draws.shape[:2])
+
+    def some(size: int) -> Tensor:
+        found = []
+        for part, x in zip(rows.split(size), draws.flatten(0, 1).split(size), strict=True):
+            y = condition(trained, problem, measured, part, options)
+            found.append(trained.energy(x.to(device), y).cpu())
+        return torch.cat(found)
+
+    found = Bites(options.batch_size).take(some, f"one image of shape {trained.shape}")
+    return found.unflatten(0, draws.shape[:2])
 
 
 def main(task: str, args: list[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import genconv.eval.steps_command as command
+import genconv.sample
 from genconv.data import load_images
 from genconv.errors import UserError
 from genconv.eval.__main__ import main
@@ -53,13 +53,13 @@ def steps(run, tmp_path, capsys):
 
 
 def test_measures_stretched_chains_from_the_same_noise(steps, trained, tmp_path, monkeypatch):
-    seen, whole = [], command.sample
+    seen, whole = [], genconv.sample.sample
 
     def spy(trained, rows, **how):
         seen.append((trained.chain, rows, how["seed"]))
         return whole(trained, rows, **how)
 
-    monkeypatch.setattr(command, "sample", spy)
+    monkeypatch.setattr(genconv.sample, "sample", spy)
     report, printed = steps("--steps", 10, 2, "--batch-size", 40, "--seed", 3)
     assert [p["steps"] for p in report["points"]] == [2, 10]
     rows = [range(0, 40), range(40, 60)]
@@ -74,7 +74,7 @@ def test_perfect_samples_are_as_near_as_halves(steps, monkeypatch):
     images = load_images("digits", "train").images
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(
-        command, "sample", lambda trained, rows, **how: images[order[rows.start : rows.stop]]
+        genconv.sample, "sample", lambda trained, rows, **how: images[order[rows.start : rows.stop]]
     )
     report, _ = steps("--steps", 1, "-n", 748, "--batch-size", 1000)
     assert report["points"][0]["distance"] < 1
@@ -100,6 +100,6 @@ def test_a_target_out_of_reach_is_said_and_all_is_written(steps, tmp_path):
     ],
 )
 def test_what_cannot_be_is_said_first(steps, monkeypatch, options, message):
-    monkeypatch.setattr(command, "sample", lambda *args, **how: pytest.fail("sampled first"))
+    monkeypatch.setattr(genconv.sample, "sample", lambda *args, **how: pytest.fail("sampled first"))
     with pytest.raises(UserError, match=message):
         steps(*options)

@@ -121,6 +121,22 @@ def test_what_was_cut_short_goes_on(edit, cooperative, tmp_path, monkeypatch):
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+def test_out_of_memory_takes_smaller_bites_of_the_same_images(edit, monkeypatch):
+    options = ("-n", 6, "--starts", 2, "--batch-size", 8)
+    whole = edit("reconstruct", *options, out="whole")[0]["latent"]
+    sizes, real = [], command.explain
+
+    def scarce(trained, x, numbers, starts, seed):
+        sizes.append(len(numbers))
+        if len(numbers) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(trained, x, numbers, starts, seed)
+
+    monkeypatch.setattr(command, "explain", scarce)
+    torch.testing.assert_close(edit("reconstruct", *options)[0]["latent"], whole)
+    assert sizes == [4, 2, 2, 2]
+
+
 def test_one_image_file_will_do(edit, tmp_path):
     Image.new("L", (8, 8), 120).save(tmp_path / "a.png")
     _, report, _ = edit("reconstruct", "--starts", 1, images=tmp_path / "a.png")

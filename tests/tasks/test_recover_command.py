@@ -153,6 +153,23 @@ def test_what_was_cut_short_goes_on(edit, run, tmp_path, monkeypatch):
     assert torch.equal(again, whole)
 
 
+def test_out_of_memory_takes_smaller_bites_of_the_same_draws(edit, monkeypatch):
+    whole = edit("upscale", *DEGRADED, "--batch-size", 4, out="whole")[0]["draws"]
+    sizes, real = [], command.draw
+
+    def scarce(trained, problem, measured, numbers, options):
+        sizes.append(len(numbers))
+        if len(numbers) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(trained, problem, measured, numbers, options)
+
+    monkeypatch.setattr(command, "draw", scarce)
+    again = edit("upscale", *DEGRADED, "--batch-size", 4)[0]["draws"]
+    torch.testing.assert_close(again, whole, rtol=0, atol=1e-5)
+    assert sizes[0] == 4
+    assert max(sizes[1:]) == 2
+
+
 def test_a_rest_of_other_pixels_or_another_hole_is_not_gone_on_with(run, tmp_path, monkeypatch):
     pictures = torch.randint(256, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     holes = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
