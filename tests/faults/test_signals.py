@@ -142,6 +142,18 @@ def test_a_signal_to_the_whole_group_is_saved_too(run, tmp_path, monkeypatch):
     assert_same_training(checkpoint(tmp_path), checkpoint(run.parent))
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset by peer"), EOFError()])
+def test_a_worker_killed_as_it_hands_over_a_batch_is_no_traceback(tmp_path, monkeypatch, error):
+    def broken(*args, **how):
+        raise error
+
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", broken)
+    with pytest.raises(UserError, match=r"^DataLoader worker \(pid.*--ckpt_path last"):
+        train(tmp_path, "--data.workers", "1")
+    with pytest.raises(type(error)):
+        train(tmp_path, "--name", "alone")
+
+
 def test_a_killed_worker_is_named_and_the_run_goes_on(run, tmp_path, monkeypatch):
     """Fault 18: as the kernel does it when memory runs out."""
     flags = "--data.workers", "1", "--checkpoint.every", "1"
