@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from genconv.errors import UserError
 
@@ -51,3 +52,19 @@ class Bites:
             gc.collect()
             torch.cuda.empty_cache()
             self.size = -(-self.size // 2)
+
+    def rows(self, rows: range, work: Callable[[range], Tensor], what: str) -> Tensor:
+        """Return `work(part)` (len(part), ...) of all parts of some rows, one behind another.
+
+        Args:
+            rows: numbers of images, at least one.
+            work: takes some of them, and gives each the same whichever it comes with.
+            what: as in `take`.
+
+        Raises:
+            UserError: there is no memory for one.
+        """
+        return self.take(
+            lambda size: torch.cat([work(rows[i : i + size]) for i in range(0, len(rows), size)]),
+            what,
+        )

@@ -62,7 +62,7 @@ def sample(
     Raises:
         UserError: a chain has left the numbers.
     """
-    device = next(trained.energy.parameters()).device
+    device = trained.device
     generators = [stream(seed, "image", row, device=device) for row in rows]
     labels = labels_of(trained, rows, label)
     y = None if labels is None else torch.tensor(labels, device=device)
@@ -77,12 +77,8 @@ def sample_in_bites(trained: Trained, rows: range, bites: Bites, **how: Any) -> 
 
     They are the same ones, as each has a seed of its own. Arguments and errors as in `sample`.
     """
-    return bites.take(
-        lambda size: torch.cat(
-            [sample(trained, rows[i : i + size], **how) for i in range(0, len(rows), size)]
-        ),
-        f"one image of shape {trained.shape}",
-    )
+    one = f"one image of shape {trained.shape}"
+    return bites.rows(rows, lambda part: sample(trained, part, **how), one)
 
 
 def film(trained: Trained, rows: range, path: Path, seconds: float = 6.0, **how: Any) -> None:
@@ -214,7 +210,7 @@ def run(
         "label": label,
         "precision": options.precision,
         # the generators of a GPU give other noise
-        "device": next(trained.energy.parameters()).device.type,
+        "device": trained.device.type,
         **(about or {}),
     }
     how = {"seed": options.seed, "label": label, "bf16": options.precision == "bf16"}

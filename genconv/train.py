@@ -141,14 +141,11 @@ def fit(cli: TrainCLI, resume: Path | None) -> None:
     """Train, from the checkpoint on if there is one."""
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # a worker that dies as it hands over a batch breaks the connection
-        broken = cli.datamodule.workers and not isinstance(error, RuntimeError)
-        if not broken and not re.match(r"DataLoader worker .* (killed|exited)", str(error)):
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker .* (killed|exited)", str(error)):
             raise
-        gone = "DataLoader worker (pid unknown) is gone" if broken else str(error)
         raise UserError(
-            f"{gone}; did memory run out? Go on by --ckpt_path last, with fewer --data.workers"
+            f"{error}; did memory run out? Go on by --ckpt_path last, with fewer --data.workers"
         ) from error
 
 

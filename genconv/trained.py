@@ -49,6 +49,11 @@ class Trained:
         return getattr(self.energy, "classes", None)
 
     @property
+    def device(self) -> torch.device:
+        """Where the energy is, and its images are to be."""
+        return next((p.device for p in self.energy.parameters()), torch.device("cpu"))
+
+    @property
     def context(self) -> int | None:
         """Number of channels of the context that the energy takes, if it takes one."""
         return getattr(self.energy, "context", None)
@@ -73,7 +78,7 @@ class Trained:
             )
         if self.generator is not None and tuple(space) != tuple(own):
             raise UserError(f"the generator makes images of {'x'.join(map(str, own))}, not {size}")
-        device = next(self.energy.parameters()).device
+        device = self.device
         y = torch.zeros(1, dtype=torch.int64, device=device) if self.classes else None
         try:
             with torch.no_grad():
@@ -94,7 +99,7 @@ class Trained:
         Returns:
             (n, C, *space) float32, on the energy's device.
         """
-        device = next(self.energy.parameters()).device
+        device = self.device
         if self.generator is None:
             return self.chain.noise(n, self.shape, generator=generator, device=device)
         with torch.no_grad():
@@ -121,7 +126,7 @@ class Trained:
         Returns:
             (n, C, *space) float32, about [-1, 1], on the energy's device.
         """
-        device = next(self.energy.parameters()).device
+        device = self.device
         if y is None and self.classes:
             y = torch.arange(n, device=device) % self.classes
         x = self.start(n, generator=generator)

@@ -101,6 +101,14 @@ def _as_is(batch: Tensor) -> Tensor:
     return batch
 
 
+def _named(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Pass on what workers fetch; one that dies as it hands over a batch breaks the connection."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError("DataLoader worker (pid unknown) is killed") from error
+
+
 class IndexLoader(DataLoader):
     """Loader of the batches of a `BatchOrder`, as index tensors.
 
@@ -119,6 +127,12 @@ class IndexLoader(DataLoader):
             # a loader without its own generator draws a seed from the global one at every epoch
             generator=torch.Generator(),
         )
+
+    def __iter__(self) -> Iterator[Tensor]:
+        batches = super().__iter__()
+        if not self.num_workers:
+            return batches
+        return _named(batches)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the order asks `served` itself. Lightning resumes in mid-epoch if it is here."""

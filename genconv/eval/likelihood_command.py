@@ -92,7 +92,7 @@ def partition(
         log_z = way.exact()
         return Estimate(log_z, log_z, log_z, math.inf), None
     betas, shape = schedule(options.steps), (options.runs, *trained.shape)
-    device = next(trained.energy.parameters()).device
+    device = trained.device
 
     def run(x: Tensor, betas: list[float], title: str, generator: Generators) -> Estimate:
         watched = progress(betas, title, len(betas))
@@ -124,7 +124,7 @@ def main(args: list[str] | None = None) -> None:
         raise UserError(
             f"{options.data} has images of shape {tuple(images.shape[1:])}, not {trained.shape}"
         )
-    device = next(trained.energy.parameters()).device
+    device = trained.device
     # any mean serves; this one is close to what the machine has learnt
     way = trained.energy.path(images.float().mean(0).to(device) / 127.5 - 1)
     x = prepared(options, trained, way, images)

@@ -128,7 +128,7 @@ def main(args: list[str]) -> None:
     """Attack, print the table, and write down what was found."""
     options = parse(args)
     trained = read(options.checkpoint, options.device)
-    options.device = str(next(trained.energy.parameters()).device)
+    options.device = str(trained.device)
     check(options, trained)
     images, classifier = load(options, trained)
     classifier = classifier.to(options.device)

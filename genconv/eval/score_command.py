@@ -276,7 +276,7 @@ def score_shard(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "batch-size": options.batch_size,
         "shard": f"{shard}/{shards}",
-        "device": next((p.device.type for p in trained.energy.parameters()), "cpu"),
+        "device": trained.device.type,
     }
     measuring = Measuring(trained, wanted, options.seed, Bites(options.batch_size), background)
     kept = begun(options.csv, job, options.overwrite)

@@ -70,7 +70,7 @@ def balance(
     """
     wished = torch.tensor(weights or [1.0] * len(energies), dtype=torch.float64)
     wished = wished / wished.sum()
-    device = next(trained.energy.parameters()).device
+    device = trained.device
     offsets = torch.tensor(start, dtype=torch.float64)
     before, pace, best = torch.zeros_like(wished), 0.0, None
     for turn in progress(range(ROUNDS), "balancing"):

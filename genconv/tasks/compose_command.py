@@ -187,7 +187,7 @@ def start_energies(
     offsets = offsets or [0.0] * len(energies)
     if len(offsets) != len(energies):
         raise UserError(f"--offsets: {len(energies)} energies need as many, not {len(offsets)}")
-    device = next(trained.energy.parameters()).device
+    device = trained.device
     generator = stream(seed, "offsets", device=device)
     noise = trained.chain.noise(256, trained.shape, generator=generator, device=device)
     means = mean_energies(energies, [noise] * len(energies))

@@ -72,24 +72,18 @@ def explain_all(
     work: Unfinished, trained: Trained, images: Tensor, options: argparse.Namespace
 ) -> Tensor:
     """Return the latent vectors of all images, showing progress; go on with what was cut short."""
-    device = next(trained.energy.parameters()).device
+    device = trained.device
     kept = work.images.view(np.float32)[..., 0]
     most = max(1, options.batch_size // options.starts)
     bites = Bites(most)
 
     def explained(numbers: range) -> Tensor:
-        def some(size: int) -> Tensor:
-            parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-            wanted = [images[part.start : part.stop].to(device) for part in parts]
-            how = options.starts, options.seed
-            each = zip(wanted, parts, strict=True)
-            return torch.cat([explain(trained, x, part, *how) for x, part in each])
-
-        return bites.take(some, f"one image of shape {trained.shape}")
+        x = images[numbers.start : numbers.stop].to(device)
+        return explain(trained, x, numbers, options.starts, options.seed)
 
     for begin in progress(range(work.done, len(images), most), "explaining"):
         numbers = range(begin, min(begin + most, len(images)))
-        z = explained(numbers)
+        z = bites.rows(numbers, explained, f"one image of shape {trained.shape}")
         if not z.isfinite().all():
             raise UserError("the latent chains have diverged; lower --step-size")
         kept[begin : numbers.stop] = z.cpu().numpy()
@@ -242,7 +236,7 @@ def main(task: str, args: list[str]) -> None:
         "n": min(options.n, len(images)),
         "starts": options.starts,
         "seed": options.seed,
-        "device": next(trained.energy.parameters()).device.type,
+        "device": trained.device.type,
     }
     with Unfinished(options.out, job, (job["n"], trained.generator.latent, 4)) as work:
         z = explain_all(work, trained, images[: job["n"]], options)

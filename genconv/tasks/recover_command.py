@@ -140,7 +140,7 @@ def condition(
     trained: Trained, problem: Problem, measured: Tensor, rows: Tensor, options: Any
 ) -> Tensor | None:
     """Return what the energy is told of the images with these numbers: a context or labels."""
-    device = next(trained.energy.parameters()).device
+    device = trained.device
     if trained.context:
         seen = problem.seen(measured[rows])
         return context_of(seen, problem.known(rows)).to(device)
@@ -155,7 +155,7 @@ def draw(
     Raises:
         UserError: a chain has left the numbers.
     """
-    device = next(trained.energy.parameters()).device
+    device = trained.device
     rows = torch.tensor([k // options.draws for k in numbers])
     y = condition(trained, problem, measured, rows, options)
     start = None
@@ -197,15 +197,12 @@ def draw_all(
     kept = work.images.view(np.float32)[..., 0]
 
     def drawn(numbers: range) -> Tensor:
-        def some(size: int) -> Tensor:
-            parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-            return torch.cat([draw(trained, problem, measured, part, options) for part in parts])
-
-        return bites.take(some, f"one draw of shape {trained.shape}")
+        return draw(trained, problem, measured, numbers, options)
 
     for begin in progress(range(work.done, total, options.batch_size), "recovering"):
         numbers = range(begin, min(begin + options.batch_size, total))
-        kept[begin : numbers.stop] = drawn(numbers).numpy()
+        one = f"one draw of shape {trained.shape}"
+        kept[begin : numbers.stop] = bites.rows(numbers, drawn, one).numpy()
         work.mark(numbers.stop)
     return torch.from_numpy(kept.copy()).unflatten(0, (len(measured), options.draws))
 
@@ -215,18 +212,16 @@ def energies_of(
     trained: Trained, problem: Problem, measured: Tensor, draws: Tensor, options: Any
 ) -> Tensor:
     """Return the energies (N, D) of draws (N, D, C, *space)."""
-    device = next(trained.energy.parameters()).device
     rows = torch.arange(len(draws)).repeat_interleave(draws.shape[1])
+    each = draws.flatten(0, 1)
 
-    def some(size: int) -> Tensor:
-        found = []
-        for part, x in zip(rows.split(size), draws.flatten(0, 1).split(size), strict=True):
-            y = condition(trained, problem, measured, part, options)
-            found.append(trained.energy(x.to(device), y).cpu())
-        return torch.cat(found)
+    def some(part: range) -> Tensor:
+        taken = slice(part.start, part.stop)
+        y = condition(trained, problem, measured, rows[taken], options)
+        return trained.energy(each[taken].to(trained.device), y).cpu()
 
-    found = Bites(options.batch_size).take(some, f"one image of shape {trained.shape}")
-    return found.unflatten(0, draws.shape[:2])
+    bites, one = Bites(options.batch_size), f"one image of shape {trained.shape}"
+    return bites.rows(range(len(each)), some, one).unflatten(0, draws.shape[:2])
 
 
 def main(task: str, args: list[str]) -> None:
@@ -263,7 +258,7 @@ def main(task: str, args: list[str]) -> None:
         "seed": options.seed,
         "label": options.label,
         "precision": options.precision,
-        "device": next(trained.energy.parameters()).device.type,
+        "device": trained.device.type,
         "degrade": options.degrade,
         **{name: getattr(options, name, None) for name in KNOBS},
     }

@@ -1,6 +1,7 @@
 """LightningModules, one objective a file, and the callbacks that watch them."""
 
-from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
+from genconv.training.averaging import EMA
+from genconv.training.callbacks import SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.contrastive import ContrastiveDivergence
 from genconv.training.cooperative import Cooperative
 from genconv.training.energy_matching import EnergyMatching

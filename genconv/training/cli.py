@@ -14,7 +14,8 @@ from genconv.data import ImageData
 from genconv.errors import UserError
 from genconv.precision import affordable
 from genconv.sampling import compile_gradient
-from genconv.training.callbacks import EMA, SampleGrid, SaveLast, WholeCheckpointIO
+from genconv.training.averaging import EMA
+from genconv.training.callbacks import SampleGrid, SaveLast, WholeCheckpointIO
 from genconv.training.guard import Guard
 from genconv.training.judge import Judge
 from genconv.training.module import EnergyModule

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from genconv.errors import DivergedError, UserError
-from genconv.training.callbacks import EMA
+from genconv.training.averaging import EMA
 from genconv.training.distributed import norm_of
 from genconv.training.module import EnergyModule
 from genconv.training.updates import ended

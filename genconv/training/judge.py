@@ -17,7 +17,8 @@ from genconv.images import to_uint8
 from genconv.seeds import stream
 from genconv.trained import Trained
 from genconv.training import distributed
-from genconv.training.callbacks import averaged, stops_all, unless_stopped
+from genconv.training.averaging import averaged
+from genconv.training.callbacks import stops_all, unless_stopped
 from genconv.training.module import EnergyModule
 from genconv.training.updates import due
 

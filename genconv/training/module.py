@@ -18,16 +18,14 @@ from genconv.sampling import (
     Knots,
     LangevinResult,
     ReplayBuffer,
-    acceptance,
 )
 from genconv.seeds import derive, put_back, stream
 from genconv.training import distributed
 from genconv.training.optimizer import scheduled
+from genconv.training.probe import probe
 
 __all__ = ["EnergyModule"]
 
-# chains whose step is put to the Metropolis test now and then
-PROBE = 16
 # a pixel further out than this was not led there: data lie within 1, noise within 6
 FAR = 10.0
 
@@ -172,26 +170,16 @@ class EnergyModule(pl.LightningModule):
                 "chain/saturated": (end.abs() >= 1).float().mean(),
             }
         )
-        self._log_acceptance(end[:PROBE], y if y is None else y[:PROBE])
-        return end
-
-    def _log_acceptance(self, x: Tensor, y: Tensor | None) -> None:
         # at the updates that are logged by default: two gradients of a few chains in ten updates
-        chain = self.chain.continued(1)
-        # an exact move has nothing to be tested, and neither has a descent
-        if (self.global_step + 1) % 10 or chain.sampler != "langevin" or not chain.temperature > 0:
-            return
-        # noise of its own, so that looking at the chains does not change them
-        place = ("probe", self.global_rank, self.global_step)
-        accepted = acceptance(
-            self.energy,
-            x,
-            y if self.classes else None,
-            step_size=chain.step_size,
-            temperature=chain.temperature,
-            generator=stream(self.seed, *place, device=x.device),
-        )
-        self.log("chain/acceptance", accepted.mean())
+        if (self.global_step + 1) % 10 == 0:
+            # noise of its own, so that looking at the chains does not change them
+            place = ("probe", self.global_rank, self.global_step)
+            generator = stream(self.seed, *place, device=end.device)
+            y = y if self.classes else None
+            accepted = probe(self.energy, self.chain.continued(1), end, y, generator)
+            if accepted is not None:
+                self.log("chain/acceptance", accepted)
+        return end
 
     def lost(self, x: Tensor) -> Tensor:
         """Say which chains x (N, C, *space) have left the numbers, as bool (N,), and log it."""

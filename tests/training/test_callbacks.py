@@ -21,51 +21,6 @@ def module():
     return EnergyMatching(GenerativeConvNet(widths=(4,)), chain=Chain(steps=2, step_size=0.1))
 
 
-def test_average_is_the_recurrence(fit, module):
-    weights = []
-    module.on_train_batch_end = lambda *_: weights.append(
-        module.energy.head.weight.detach().clone()
-    )
-    path = fit(module, 5)
-    average = weights[0]
-    for n, weight in enumerate(weights[1:], 1):
-        keep = min(0.9, (1 + n) / (10 + n))
-        average = keep * average + (1 - keep) * weight
-    checkpoint = torch.load(path, weights_only=True)
-    torch.testing.assert_close(checkpoint["state_dict"]["energy.head.weight"], average)
-    raw = checkpoint["current_model_state"]["energy.head.weight"]
-    torch.testing.assert_close(raw, weights[-1])
-    assert not torch.equal(raw, average)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_averaging_never_waits_for_the_device(module):
-    ema = EMA()
-    ema.setup(None, module.cuda(), "fit")
-    trainer = SimpleNamespace(accumulate_grad_batches=1, is_last_batch=False)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for update in range(3):
-            ema.on_train_batch_end(trainer, module, None, None, update)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert ema.state()["n_averaged"] == 3
-
-
-def test_averaged_lends_the_averages_and_takes_them_back(module):
-    ema = EMA()
-    ema.setup(None, module, "fit")
-    raw = module.energy.head.weight
-    with torch.no_grad():
-        raw.fill_(3.0)
-    before = raw.clone()
-    with ema.averaged(module):
-        averaged = module.energy.head.weight.detach().clone()
-    assert not torch.equal(averaged, before)
-    assert torch.equal(module.energy.head.weight, before)
-
-
 def test_grids_come_from_one_seed_and_leave_the_run_alone(fit, module, tmp_path):
     trainer_free = torch.load(fit(module, 4, "without"), weights_only=True)
     torch.manual_seed(0)

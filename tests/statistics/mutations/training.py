@@ -6,7 +6,7 @@ from tests.statistics.mutations.mutant import Mutant
 
 CD = "training/test_contrastive.py::"
 MATCHING = "training/test_energy_matching.py::"
-AVERAGE = "training/test_callbacks.py::test_average_is_the_recurrence"
+AVERAGE = "training/test_averaging.py::test_average_is_the_recurrence"
 CONTRACT = "energy/test_contract.py::"
 LEARNING = "statistics/test_learning.py::"
 
@@ -60,8 +60,8 @@ MODULE = [
      "return x", MATCHING + "test_new_chains_travel_the_whole_way"),
     ("the buffer begins bare", "self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))", "pass",
      MATCHING + "test_buffer_begins_settled"),
-    ("the probe draws from the chains' generator", "generator=stream(self.seed, *place, device=x.device)",
-     "generator=self.generator",
+    ("the probe draws from the chains' generator", "generator = stream(self.seed, *place, device=end.device)",
+     "generator = self.generator",
      CD + "test_acceptance_is_logged_at_every_tenth_update_and_changes_nothing"),
 ]  # fmt: skip
 
@@ -102,7 +102,7 @@ ENERGY_MATCHING = [
      MATCHING + "test_transport_pairs_each_image_with_its_own_noise"),
 ]  # fmt: skip
 
-CALLBACKS = [
+AVERAGING = [
     ("the average is never updated", "torch._foreach_lerp_(*both, 1 - keep)", "pass", AVERAGE),
     ("the average forgets what it should keep", "1 - keep)", "keep)", AVERAGE),
     ("fresh weights are not forgotten", "keep = min(self.decay, (1 + n) / (10 + n))", "keep = self.decay", AVERAGE),
@@ -148,7 +148,7 @@ MUTANTS = [
     for file, group in [
         ("training/contrastive.py", CONTRASTIVE), ("training/module.py", MODULE),
         ("training/guard.py", GUARD), ("training/energy_matching.py", ENERGY_MATCHING),
-        ("training/callbacks.py", CALLBACKS), ("energy/convnet.py", CONVNET),
+        ("training/averaging.py", AVERAGING), ("energy/convnet.py", CONVNET),
         ("energy/twice.py", TWICE), ("training/judge.py", JUDGE),
     ]
     for name, old, new, test in group
