@@ -33,6 +33,12 @@ def test_average_is_the_recurrence(fit, module):
     assert not torch.equal(raw, average)
 
 
+def test_an_update_of_several_batches_is_counted_once(fit, module):
+    checkpoint = torch.load(fit(module, 4, accumulate_grad_batches=3), weights_only=True)
+    (counted,) = (n for key, n in checkpoint["averaging_state"].items() if key == "n_averaged")
+    assert counted == 4
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_averaging_never_waits_for_the_device(module):

@@ -228,6 +228,18 @@ def test_stops_when_going_back_is_no_help(fit, retries, tmp_path):
         assert all(weight.isfinite().all() for weight in weights.values())
 
 
+def test_the_state_is_copied_once_for_an_update_of_several_batches(fit, monkeypatch):
+    taken, copy = [], Guard._copy
+
+    def spy(self, trainer, module):
+        taken.append(trainer.global_step)
+        return copy(self, trainer, module)
+
+    monkeypatch.setattr(Guard, "_copy", spy)
+    fit(Poisoned(), 20, guard=Guard(every=10), accumulate_grad_batches=2)
+    assert taken == [0, 10, 20]
+
+
 def test_old_returns_are_forgiven(fit):
     at = [*range(10, 20), *range(30, 40)]
     with pytest.raises(DivergedError):
