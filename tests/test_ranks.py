@@ -49,7 +49,17 @@ def test_one_process_agrees_with_itself():
         assert team.gather(3) == [3]
 
 
+@pytest.fixture
+def one_thread():
+    """As the processes have: sums by several threads differ in the last digit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_draw_and_judge_as_one_does(tmp_path, trained, capfd):
     energy, folder = tmp_path / "energy", tmp_path / "folder"
     write(trained, energy)
