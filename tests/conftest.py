@@ -1,6 +1,9 @@
 """A run so small that every test can have one."""
 
 import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # `pytest -n 2`: two processes whose threads wait for each other's cores take longer than one. Set
@@ -87,3 +90,20 @@ def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 torch.nn.init.normal_(embedding.weight)
     write(Trained(energy, Chain(3, 0.1, 0.01, gradient_clip=1.0), (3, 8, 8), 0), folder)
     return folder
+
+
+@pytest.fixture
+def never_waits() -> Callable[[], AbstractContextManager[None]]:
+    """Within it, whatever makes the CPU wait for the GPU is an error."""
+
+    @contextmanager
+    def watched() -> Iterator[None]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            try:
+                torch.cuda.set_sync_debug_mode("error")
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    return watched

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from genconv.energy.energy import CHANNELS_LAST
 
-__all__ = ["GroupNorm", "SiLU"]
+__all__ = ["GroupNorm", "SiLU", "watched"]
 
 aten = torch.ops.aten
 
@@ -24,7 +24,7 @@ class SiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of x, in its shape and type."""
-        return F.silu(x) if _watched() else _SiLU.apply(x)
+        return F.silu(x) if watched() else _SiLU.apply(x)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -32,16 +32,21 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (N, C, *space), standardised in every group and affine in every channel."""
-        if _watched():
+        if watched():
             return super().forward(x)
         kind = x.dtype
-        if x.device.type != "cpu":
-            # only the CPU has kernels for activations and weights of different types
-            x = x.to(torch.promote_types(kind, self.weight.dtype))
-        return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps).to(kind)
+        if x.device.type == "cpu":
+            return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+        # only the CPU has kernels for activations and weights of different types, or channels last
+        layout = CHANNELS_LAST.get(x.ndim)
+        last = layout is not None and x.is_contiguous(memory_format=layout)
+        wide = torch.promote_types(kind, self.weight.dtype)
+        x = x.to(wide, memory_format=torch.contiguous_format).contiguous()
+        y = _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+        return y.to(kind, memory_format=layout if last else torch.contiguous_format)
 
 
-def _watched() -> bool:
+def watched() -> bool:
     """Say whether torch.compile or torch.func looks on, which knows PyTorch's own layers best."""
     # torch.func has no public call for it; PyTorch's own `Function.apply` asks this one
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
@@ -155,9 +160,9 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return A(weight g), and the gradients of weight and bias."""
     layout = CHANNELS_LAST.get(x.ndim)
-    if layout and x.is_contiguous(memory_format=layout):
-        # as the kernel wants both in the layout of x
-        g = g.contiguous(memory_format=layout)
+    last = layout is not None and x.device.type == "cpu" and x.is_contiguous(memory_format=layout)
+    # the kernel wants both in the layout of x
+    g = g.contiguous(memory_format=layout if last else torch.contiguous_format)
     n, c = x.shape[:2]
     return aten.native_group_norm_backward(
         g, x, mean, rstd, weight, n, c, x.numel() // (n * c), mean.shape[1], [True] * 3

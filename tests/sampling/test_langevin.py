@@ -177,12 +177,9 @@ def test_labels_reach_the_energy():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_never_waits_for_the_device(net):
+def test_never_waits_for_the_device(net, never_waits):
     net = net.cuda()
     x = torch.randn(8, 1, 8, 8, device="cuda")
     langevin(net, x, steps=2, step_size=0.01, bf16=True)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waits():
         langevin(net, x, steps=10, step_size=0.01, bf16=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -41,16 +41,13 @@ def test_an_update_of_several_batches_is_counted_once(fit, module):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_averaging_never_waits_for_the_device(module):
+def test_averaging_never_waits_for_the_device(module, never_waits):
     ema = EMA()
     ema.setup(None, module.cuda(), "fit")
     trainer = SimpleNamespace(accumulate_grad_batches=1, is_last_batch=False)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waits():
         for update in range(3):
             ema.on_train_batch_end(trainer, module, None, None, update)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert ema.state()["n_averaged"] == 3
 
 

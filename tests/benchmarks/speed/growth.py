@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import torch
 
@@ -14,7 +13,7 @@ from genconv.training.energy_matching import transport_loss
 from tests.benchmarks.speed.buffers import room_for, turn
 from tests.benchmarks.speed.clock import Fit, Row, line, race
 from tests.benchmarks.speed.networks import ETA, Settings, made, noise
-from tests.benchmarks.speed.updates import LAYERS
+from tests.benchmarks.speed.updates import LAYERS, pytorchs_layers
 
 __all__ = ["chain_peak", "fits", "matching_peak", "memory"]
 
@@ -81,7 +80,7 @@ def matching_peak(own: bool, device: str, quick: bool) -> int:
     energy, shape = made("unet", settings)
     x0, x1 = noise(settings.batch, shape, device), noise(settings.batch, shape, device)
     t = torch.rand(settings.batch, device=device)
-    with mock.patch("genconv.energy.twice._watched", return_value=own):
+    with pytorchs_layers(own):
         with torch.autocast(device, torch.bfloat16):
             loss = transport_loss(energy, x0, x1, t)
         loss.backward()

@@ -1,7 +1,8 @@
 """Updates of the weights: persistent contrastive divergence, and energy matching."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from unittest import mock
 
 import torch
@@ -16,11 +17,21 @@ from tests.benchmarks.speed.clock import COMPILED, OURS, Row, compared, compiled
 from tests.benchmarks.speed.networks import ETA, NOISE, Settings, made, noise
 from tests.benchmarks.speed.peers import PLAIN, UPDATES, torchebm_name, torchebm_update
 
-__all__ = ["LAYERS", "contrastive", "matching", "our_update", "persistent"]
+__all__ = ["LAYERS", "contrastive", "matching", "our_update", "persistent", "pytorchs_layers"]
 
 CAPACITY = 1024
 LR = 1e-3
-LAYERS = "genconv with PyTorch's own SiLU and GroupNorm"
+LAYERS = "genconv with PyTorch's own layers"
+
+
+@contextmanager
+def pytorchs_layers(chosen: bool = True) -> Iterator[None]:
+    """Differentiate layers by PyTorch's own formulas, as where a compiler looks on."""
+    with (
+        mock.patch("genconv.energy.twice.watched", return_value=chosen),
+        mock.patch("genconv.energy.convolution.watched", return_value=chosen),
+    ):
+        yield
 
 
 def our_update(module: EnergyModule, device: str) -> Callable[[Tensor], float]:
@@ -111,7 +122,8 @@ def matching(settings: Settings) -> list[Row]:
         x0 = torch.randn(x1.shape, generator=generator, device=device)
         t = torch.rand(len(x1), generator=generator, device=device).view(-1, 1, 1, 1)
         x = ((1 - t) * x0 + t * x1).requires_grad_()
-        (gradient,) = torch.autograd.grad(other(x).sum(), x, create_graph=True)
+        with pytorchs_layers():
+            (gradient,) = torch.autograd.grad(other(x).sum(), x, create_graph=True)
         loss = (gradient + x1 - x0).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -122,8 +134,7 @@ def matching(settings: Settings) -> list[Row]:
     same = our_update(layered, device)
 
     def own_layers() -> None:
-        # as they are where a compiler looks on
-        with mock.patch("genconv.energy.twice._watched", return_value=True):
+        with pytorchs_layers():
             same(batches[0].to(device))
 
     runs = {OURS: ours, PLAIN: straightforward, LAYERS: own_layers}
