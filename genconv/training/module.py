@@ -78,6 +78,8 @@ class EnergyModule(pl.LightningModule):
         # module before it starts, and the copy has no use for chains.
         self.buffer: ReplayBuffer | None = None
         self.generator: torch.Generator | None = None
+        # new chains that have run and wait for their turn, where they are made ahead
+        self.spare: Tensor | None = None
         # what the divergence guard looks at, of the update under way
         self.signs: dict[str, Tensor] = {}
         self._resumed: dict[str, Any] | None = None
@@ -225,9 +227,28 @@ class EnergyModule(pl.LightningModule):
         y = y if self.classes else None
         return chain.run(self.energy, x, y, generator=self.generator, bf16=self.bf16_chains)
 
+    @property
+    def ahead(self) -> int:
+        """How many new chains are run at once, the least.
+
+        A step of 12 chains takes a GPU as long as one of 256 (docs/speed.md), so there those of the
+        next updates are made too; k steps with newer weights follow when their turn has come.
+        """
+        return 1 if self.device.type == "cpu" else 256
+
     def _new_chains(self, n: int, shape: tuple[int, ...], y: Tensor | None) -> Tensor:
+        if self.settle and y is None and n < self.ahead:
+            if self.spare is None or len(self.spare) < n:
+                self.spare = self._settled(self.ahead, shape, None)
+            taken, self.spare = self.spare.tensor_split([n])
+            return taken
+        if self.settle:
+            return self._settled(n, shape, y)
+        return self.chain.noise(n, shape, generator=self.generator, device=self.device)
+
+    def _settled(self, n: int, shape: tuple[int, ...], y: Tensor | None) -> Tensor:
         x = self.chain.noise(n, shape, generator=self.generator, device=self.device)
-        return self._run(self.chain, x, y).x if self.settle else x
+        return self._run(self.chain, x, y).x
 
     def _buffer(self, shape: tuple[int, ...]) -> ReplayBuffer:
         if self.buffer is None:
@@ -268,11 +289,14 @@ class EnergyModule(pl.LightningModule):
                     seed=derive(self.seed, "buffer", self.global_rank),
                 )
             put_back(self.generator, self._resumed["generator"])
+            # of checkpoints from before there were any: none
+            if (spare := self._resumed.get("spare")) is not None:
+                self.spare = spare.to(self.device)
 
     def return_to(self, buffer: dict[str, Any] | None, attempt: int) -> None:
         """Put an earlier buffer back, and draw other random numbers than in earlier attempts."""
         self.generator = stream(self.seed, "chains", self.global_rank, attempt, device=self.device)
-        self.buffer = None
+        self.buffer, self.spare = None, None
         if buffer is not None:
             self.buffer = ReplayBuffer.from_state_dict(buffer, self.device)
             place = ("buffer", self.global_rank, attempt)
@@ -293,6 +317,7 @@ class EnergyModule(pl.LightningModule):
                 "buffer": self.buffer.state_dict() if self.buffer is not None else None,
                 "generator": self.generator.get_state() if self.generator is not None else None,
                 "rng": distributed.rng_state(),
+                "spare": self.spare.clone() if self.spare is not None else None,
             }
         )
 

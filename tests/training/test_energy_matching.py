@@ -172,3 +172,24 @@ def test_classification_is_that_of_the_law_at_the_chains_temperature():
         EnergyMatching(GenerativeConvNet(widths=(4,)), classify=1.0)
     with pytest.raises(UserError, match="ends at a temperature above 0"):
         EnergyMatching(energy, Chain(temperature=0.0), classify=1.0)
+
+
+def test_new_chains_made_ahead_are_used_in_their_order(monkeypatch):
+    module = EnergyMatching(GenerativeConvNet(widths=(4, 8)), chain=Chain(steps=2, step_size=0.1))
+    monkeypatch.setattr(EnergyMatching, "ahead", 8)
+    made = []
+
+    def settled(n, shape, y):
+        made.append(n)
+        first = 8.0 * (len(made) - 1)
+        return (first + torch.arange(n)).view(-1, 1, 1, 1).expand(n, *shape)
+
+    monkeypatch.setattr(module, "_settled", settled)
+    taken = [module._new_chains(3, (1, 4, 4), None)[:, 0, 0, 0].tolist() for _ in range(3)]
+    # the two that were left of the first eight were too few
+    assert taken == [[0, 1, 2], [3, 4, 5], [8, 9, 10]]
+    assert made == [8, 8]
+    # as many as that, or chains of given classes, are made when they are wanted
+    module._new_chains(8, (1, 4, 4), None)
+    module._new_chains(2, (1, 4, 4), torch.tensor([0, 1]))
+    assert made[2:] == [8, 2]

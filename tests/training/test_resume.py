@@ -12,9 +12,14 @@ from genconv.training import ContrastiveDivergence, EnergyMatching, Thinking
 CHAIN = Chain(steps=4, step_size=0.1, temperature=[(1, 0.0), (2, 0.05)])
 
 
-def matching():
+class Ahead(EnergyMatching):
+    # as on a GPU, where it is 256
+    ahead = 16
+
+
+def matching(kind=EnergyMatching):
     torch.manual_seed(0)
-    return EnergyMatching(
+    return kind(
         GenerativeConvNet(widths=(4, 8)),
         chain=CHAIN,
         transport_updates=6,
@@ -22,6 +27,10 @@ def matching():
         buffer_size=128,
         lr=[(0, 1e-2), (30, 1e-3)],
     )
+
+
+def ahead():
+    return matching(Ahead)
 
 
 def contrastive():
@@ -89,7 +98,7 @@ def differences(a, b, path=""):
 
 # An epoch has 23 batches: stops before and within the second phase, at an epoch's end, beyond it.
 @pytest.mark.parametrize("stop", [3, 9, 23, 25])
-@pytest.mark.parametrize("make", [matching, contrastive, thinking])
+@pytest.mark.parametrize("make", [matching, ahead, contrastive, thinking])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stopped_and_resumed_equals_uninterrupted(make, stop, workers, fit):
     whole = fit(make(), 28, "whole", workers=workers)
@@ -102,6 +111,7 @@ def test_stopped_and_resumed_equals_uninterrupted(make, stop, workers, fit):
     a.pop("loops"), b.pop("loops")
     assert list(differences(a, b)) == []
     assert a["chains"][0]["buffer"]["drawn"] > 0
+    assert (a["chains"][0]["spare"] is not None) == (make is ahead)
     one, two = (sample(read(path, "cpu"), range(5)) for path in (whole, resumed))
     assert torch.equal(one, two)
 

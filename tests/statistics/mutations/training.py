@@ -56,7 +56,7 @@ MODULE = [
     ("going on chains are restarted", "start[: draw.fresh] = self._new_chains(draw.fresh, shape, labels)",
      "start = self._new_chains(len(start), shape, draw.y)",
      CD + "test_restarted_chains_begin_at_noise_and_the_others_go_on"),
-    ("new chains do not settle", "return self._run(self.chain, x, y).x if self.settle else x",
+    ("new chains do not settle", "return self._run(self.chain, x, y).x",
      "return x", MATCHING + "test_new_chains_travel_the_whole_way"),
     ("the buffer begins bare", "self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))", "pass",
      MATCHING + "test_buffer_begins_settled"),
