@@ -26,20 +26,30 @@ class _Convolution(nn.modules.conv._ConvNd):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of x (N, C, *space), in the type that autocast wants."""
-        device = x.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        device, kind = x.device.type, x.dtype
+        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        # autocast leaves float64 alone
+        if casts and kind != torch.float64:
+            kind = torch.get_autocast_dtype(device)
         if device == "cpu" and kind == torch.bfloat16 and self._is_short(x):
             with torch.autocast("cpu", enabled=False):
-                return self._convolve(x, torch.float32).to(kind)
-        return self._convolve(x, kind)
+                return self._convolve(x.float(), self._weights(torch.float32)).to(kind)
+        return self._convolve(x.to(kind), self._weights(kind if casts else None))
 
-    def _convolve(self, x: Tensor, kind: torch.dtype) -> Tensor:
-        weight, bias = (None if t is None else t.to(kind) for t in (self.weight, self.bias))
+    def _weights(self, kind: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias, in a type if one is given."""
+        if kind is None:
+            return self.weight, self.bias
+        return self.weight.to(kind), None if self.bias is None else self.bias.to(kind)
+
+    def _convolve(self, x: Tensor, weights: tuple[Tensor, Tensor | None]) -> Tensor:
+        weight, bias = weights
         taught = torch.is_grad_enabled() and weight.requires_grad
-        if not taught or watched() or isinstance(self.padding, str):
-            return self._conv_forward(x.to(kind), weight, bias)
+        plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        if not taught or not plain or watched():
+            return self._conv_forward(x, weight, bias)
         how = _How(self.stride, self.padding, self.dilation, self.groups)
-        return _Convolve.apply(x.to(kind), weight, bias, how)
+        return _Convolve.apply(x, weight, bias, how)
 
     def _is_short(self, x: Tensor) -> bool:
         sizes = zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
