@@ -233,8 +233,9 @@ class EnergyModule(pl.LightningModule):
 
         A step of 12 chains takes a GPU as long as one of 256 (docs/speed.md), so there those of the
         next updates are made too; k steps with newer weights follow when their turn has come.
+        Filling the buffer ran as many together, so that they fit in the memory.
         """
-        return 1 if self.device.type == "cpu" else 256
+        return 1 if self.device.type == "cpu" else min(256, self.buffer_size)
 
     def _new_chains(self, n: int, shape: tuple[int, ...], y: Tensor | None) -> Tensor:
         if self.settle and y is None and n < self.ahead:

@@ -58,6 +58,8 @@ MODULE = [
      CD + "test_restarted_chains_begin_at_noise_and_the_others_go_on"),
     ("new chains do not settle", "return self._run(self.chain, x, y).x",
      "return x", MATCHING + "test_new_chains_travel_the_whole_way"),
+    ("chains made ahead are lost with the process", '"spare": self.spare.clone() if self.spare is not None else None', '"spare": None',
+     "training/test_resume.py::test_stopped_and_resumed_equals_uninterrupted"),
     ("the buffer begins bare", "self.buffer.fill(lambda n, y: self._new_chains(n, shape, y))", "pass",
      MATCHING + "test_buffer_begins_settled"),
     ("the probe draws from the chains' generator", "generator = stream(self.seed, *place, device=end.device)",
@@ -134,6 +136,16 @@ TWICE = [
      "energy/test_twice.py::test_a_third_derivative_is_refused"),
 ]  # fmt: skip
 
+CONVOLVED = "energy/test_convolution_twice.py::"
+CONVOLUTION = [
+    ("the weights' second gradient sees the image", "how.gradients(g, v, weight, (False, True, False))[1]",
+     "how.gradients(g, x, weight, (False, True, False))[1]", CONVOLVED + "test_both_derivatives_are_those_of_pytorch"),
+    ("the bias has no second derivative", "how.convolve(v, weight, v_bias)", "how.convolve(v, weight)",
+     CONVOLVED + "test_both_derivatives_are_those_of_pytorch"),
+    ("every gradient is computed", "return torch._C._will_engine_execute_node(node.next_functions[i][0])", "return True",
+     CONVOLVED + "test_weights_get_no_gradient_that_nobody_asked_for"),
+]  # fmt: skip
+
 JUDGE = [
     ("the raw weights draw", "with averaged(trainer, module):", "if True:",
      "training/test_judge.py::test_distance_is_that_of_samples_of_the_averages"),
@@ -149,7 +161,8 @@ MUTANTS = [
         ("training/contrastive.py", CONTRASTIVE), ("training/module.py", MODULE),
         ("training/guard.py", GUARD), ("training/energy_matching.py", ENERGY_MATCHING),
         ("training/averaging.py", AVERAGING), ("energy/convnet.py", CONVNET),
-        ("energy/twice.py", TWICE), ("training/judge.py", JUDGE),
+        ("energy/twice.py", TWICE), ("energy/convolution.py", CONVOLUTION),
+        ("training/judge.py", JUDGE),
     ]
     for name, old, new, test in group
 ]  # fmt: skip
