@@ -53,6 +53,12 @@ def train(runs: Path, *more: str) -> None:
     main([*TINY, "--runs", str(runs), *more])
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Give a test the same numbers whatever ran before it, and in whichever process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, to be read only."""
