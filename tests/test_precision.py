@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import torch
 
 from genconv import precision
 from genconv.eval import quality_command, steps_command
@@ -31,6 +32,25 @@ def real(request, monkeypatch):
     """A CPU that has bfloat16, and one that has not."""
     monkeypatch.setattr(precision, "has_onednn_bfloat16", lambda: request.param)
     return request.param
+
+
+@pytest.mark.parametrize(
+    ("onednn", "machine", "extension", "real"),
+    [
+        (True, "x86_64", True, True),
+        (True, "x86_64", False, False),  # AVX-512, which is enough for PyTorch to try
+        (True, "AMD64", False, False),
+        (True, "aarch64", False, True),
+        (False, "x86_64", True, False),
+        (False, "arm64", False, False),
+    ],
+)
+def test_instructions_for_it_are_what_counts(monkeypatch, onednn, machine, extension, real):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: extension)
+    assert has_bfloat16("cpu") == real
 
 
 def test_only_a_cpu_may_lack_it(real):

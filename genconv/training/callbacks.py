@@ -143,6 +143,9 @@ class SaveLast(Checkpoint):
     """
 
     def __init__(self, every: int = 1000, milestones: int | None = None) -> None:
+        for name, value in [("every", every), ("milestones", milestones)]:
+            if value is not None and value < 1:
+                raise UserError(f"checkpoint.{name} must be at least 1, not {value}")
         self.every, self.milestones = every, milestones
         self.signal: int | None = None
         self._handlers: dict[int, Any] = {}

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from genconv.energy import GenerativeConvNet
+from genconv.errors import UserError
 from genconv.images import sheet
 from genconv.sampling import Chain, ReplayBuffer
 from genconv.training import EMA, EnergyMatching, SampleGrid, SaveLast, WholeCheckpointIO
@@ -141,3 +142,9 @@ def test_a_signal_while_the_ranks_ask_each_other_is_not_forgotten():
         last.on_train_end(trainer, None)
     assert asked == [False, True]
     assert last.signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize("setting", ["every", "milestones"])
+def test_checkpoints_at_no_update_are_refused(setting):
+    with pytest.raises(UserError, match=rf"checkpoint\.{setting} must be at least 1, not 0"):
+        SaveLast(**{setting: 0})
