@@ -1,5 +1,6 @@
 """Processes that torchrun started with one command, which share its work out."""
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-__all__ = ["Ranks", "ranks"]
+__all__ = ["Ranks", "leave_at_exit", "ranks"]
 
 T = TypeVar("T")
 
@@ -72,4 +73,14 @@ def ranks() -> Ranks:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         # what goes about is images and figures on their way to a file; one may wait long for others
         distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        leave_at_exit()
     return Ranks(distributed.get_rank(), world)
+
+
+def leave_at_exit() -> None:
+    """Leave the group, should there be one by then, before the interpreter ends.
+
+    Otherwise gloo's threads are still running when it ends, and abort about one process in three,
+    whose work was done.
+    """
+    atexit.register(lambda: distributed.is_initialized() and distributed.destroy_process_group())

@@ -17,6 +17,7 @@ from genconv.data import ImageData
 from genconv.energy import Energy
 from genconv.errors import UserError, command
 from genconv.files import lock
+from genconv.ranks import leave_at_exit
 from genconv.training import EnergyMatching, EnergyModule, SaveLast
 from genconv.training.cli import TrainCLI, split_flags
 from genconv.training.judge import Judge
@@ -105,6 +106,7 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", ".*smaller than the logging interval", UserWarning)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     args = sys.argv[1:] if args is None else args
+    leave_at_exit()  # Lightning does so with NCCL only
     cli = TrainCLI(args)
     resume = cli.resume
     with ExitStack() as stack:
@@ -179,9 +181,10 @@ def conclude(cli: TrainCLI, args: list[str], stopped: int | None) -> None:
         return
     # where a run shows its own chains, new ones are something else
     which = "--persistent" if cli.config.samples.persistent else "-n 100"
+    pictures = f"  pictures  {cli.folder / 'samples'}\n" if cli.config.samples.every else ""
     print(
         f"trained: {cli.folder}\n"
-        f"  pictures  {cli.folder / 'samples'}\n"
+        f"{pictures}"
         f"  sample    python -m genconv.sample {cli.folder} {which} --out {cli.config.name}.png\n"
         f"  curves    tensorboard --logdir {cli.config.runs}"
     )

@@ -25,9 +25,12 @@ SCORE = ("--calibrate", "digits", "--score", "energy", "refine_drop", "--batch-s
 OOD = ("--in", "digits", "--out", "uniform", "--scores", "energy", "refine_distance", "-n", "40",
        "--batch-size", "16")  # fmt: skip
 QUALITY = ("--data", "digits", "-n", "1030", "--precision", "bf16")
+# what is registered first runs last
 PROGRAM = """
+import atexit
 import sys
-from pathlib import Path
+from torch import distributed
+atexit.register(lambda: print("still in a group:", distributed.is_initialized()))
 from genconv.eval.ood_command import main as ood
 from genconv.eval.quality_command import main as quality
 from genconv.eval.score_command import main as score
@@ -104,5 +107,6 @@ def test_two_processes_draw_and_judge_as_one_does(tmp_path, trained, capfd):
     for name in ("ood/ood.json", "q.json"):
         whole, shared = (json.loads((at / name).read_text()) for at in (one, two))
         assert whole == shared, name
+    assert done.stdout.count("still in a group: False") == 2
     # only one of them speaks
     assert done.stdout.count("37 images") == 1

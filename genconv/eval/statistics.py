@@ -139,7 +139,7 @@ def _measure_energy(
             if "drop" in wanted:
                 found["drop"] = found["energy"].double() - energy(refined.x).double()
         if wanted & set(CLASSES_ONLY):
-            logits = -_by_class(energy, x)
+            logits = -energy.by_class(x)
             found["max_logit"] = logits.amax(1)
             found["max_probability"] = logits.double().softmax(1).amax(1)
     return found
@@ -164,12 +164,6 @@ def _layers(energy: Energy, images: Tensor) -> Tensor:
 def _energies(energy: Energy, images: Tensor) -> Tensor:
     with frozen(energy), torch.no_grad():
         return energy(from_uint8(images.to(_device(energy))))
-
-
-def _by_class(energy: Energy, x: Tensor) -> Tensor:
-    every = torch.arange(energy.classes, device=x.device)
-    energies = energy(x.repeat_interleave(len(every), 0), every.repeat(len(x)))
-    return energies.view(len(x), len(every))
 
 
 def _device(energy: Energy) -> torch.device:

@@ -18,7 +18,9 @@ from genconv.images import to_uint8
 from genconv.seeds import stream
 from tests.conftest import TINY
 
+# what is registered first runs last
 SPOILT = """
+import atexit
 import sys
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from genconv.train import main
 from genconv.training import EnergyMatching
 
 step = EnergyMatching.training_step
+atexit.register(lambda: print("still in a group:", torch.distributed.is_initialized()))
 
 
 def spoilt(self, batch, batch_idx):
@@ -102,7 +105,8 @@ def test_two_processes_train_and_resume(tmp_path):
 def test_what_one_process_has_spoilt_both_skip_and_both_go_back(tmp_path):
     (tmp_path / "spoilt.py").write_text(SPOILT)
     flags = ("--trainer.max_steps", "35", "--samples.every", "0")
-    saved, _ = train(tmp_path, *flags, program=[str(tmp_path / "spoilt.py")])
+    saved, said = train(tmp_path, *flags, program=[str(tmp_path / "spoilt.py")])
+    assert said.count("still in a group: False") == 2
     one, two = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
     for name, weight in one.items():
         assert weight.isfinite().all()
