@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from genconv.errors import UserError
-from genconv.eval import SmallClassifier, extract, train_classifier
+from genconv.eval import SmallClassifier, classifier, extract, train_classifier
 from genconv.eval.classifier import _shift
 
 
@@ -47,6 +47,20 @@ def test_one_seed_is_one_network_and_the_global_generator_stands_still(model):
         assert torch.equal(value, again.state_dict()[name]), name
     other = trained(seed=1, epochs=1)
     assert not torch.equal(model.head.weight, other.head.weight)
+
+
+@pytest.mark.parametrize("had", [True, False])
+def test_it_learns_in_bfloat16_only_where_that_is_quick(had, monkeypatch):
+    seen, forward = set(), SmallClassifier.forward
+    monkeypatch.setattr(classifier, "has_bfloat16", lambda device: had)
+
+    def watched(self, x):
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return forward(self, x)
+
+    monkeypatch.setattr(SmallClassifier, "forward", watched)
+    trained(epochs=1)
+    assert seen == {had}
 
 
 @pytest.mark.parametrize("size", [8, 13, 28, 32, 48, 64])
