@@ -72,7 +72,7 @@ def open_source(
         shape: (C, H, W) to which a named data set is fitted; files stay as they are.
 
     Raises:
-        UserError: there is no such thing, or it has fewer than `-n` images.
+        UserError: there is no such thing, or it has fewer than `-n` images, or one alone.
     """
     path = Path(name)
     if path.suffix == ".ckpt" or (path / "checkpoints").is_dir() or (path / CARD).is_file():
@@ -83,6 +83,11 @@ def open_source(
     n = len(images) if options.n is None else options.n
     if n > len(images):
         raise UserError(f"{name} has {len(images)} images, not {n}; leave -n out to take all")
+    if n < 2:
+        raise UserError(
+            f"{name} is one image, and quality is of many: name a folder or an .npz "
+            "(a grid is not cut into its images)"
+        )
     return held(name, None if path.is_file() else split, images[:n])
 
 

@@ -415,6 +415,8 @@ def test_sources_that_do_not_fit(judge, tmp_path, run):
         judge(films)
     with pytest.raises(UserError, match="no such folder or file"):
         judge(tmp_path / "none")
+    with pytest.raises(UserError, match=r"alone\.npz is one image, and quality is of many"):
+        judge(write(tmp_path / "alone.npz", noise(1, 3, 9, 9)))
     with pytest.raises(UserError, match=r"does not take images of shape \(3, 9, 9\)"):
         judge(coloured, data=coloured)
     with pytest.raises(UserError, match="is a folder; name a file"):
